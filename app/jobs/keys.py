@@ -1,0 +1,27 @@
+"""Names of everything the service keeps in Redis."""
+
+PREFIX = "safemargin:"
+DONE_CHANNEL = PREFIX + "done"
+QUEUE = "annotate"
+TASK = "workers.tasks.annotate_chunk"
+WORKERS = PREFIX + "workers"
+
+
+def job(job_id: str) -> str:
+    """Hash with the state of a job."""
+    return f"{PREFIX}job:{job_id}"
+
+
+def chunks(job_id: str) -> str:
+    """Hash from chunk number to the chunk's work, until it is answered."""
+    return f"{PREFIX}job:{job_id}:chunks"
+
+
+def answers(job_id: str) -> str:
+    """Hash from chunk number to the chunk's answer."""
+    return f"{PREFIX}job:{job_id}:answers"
+
+
+def worker(name: str) -> str:
+    """What a live worker says of itself; expires unless renewed."""
+    return f"{PREFIX}worker:{name}"

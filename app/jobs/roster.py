@@ -1,0 +1,68 @@
+"""The live workers and what each says of itself."""
+
+from typing import cast
+
+from pydantic import BaseModel
+from redis import Redis
+
+from app.jobs import keys
+from app.schemas.directions import DirectionCard
+
+HEARTBEAT_SECONDS = 2.0
+FRESH_SECONDS = 10
+
+
+class WorkerState(BaseModel):
+    """A worker's heartbeat.
+
+    Attributes:
+        name: unique name of the process.
+        model, model_revision, device, dtype: the annotator it holds.
+        metrics_port: where it serves its own /metrics.
+        directions: directions it can project on.
+        probes: for each direction id, the digest it held when a forward pass last agreed with the reference.
+    """
+
+    name: str
+    model: str
+    model_revision: str
+    device: str
+    dtype: str
+    metrics_port: int
+    directions: list[DirectionCard]
+    probes: dict[str, str]
+
+    def ready_for(self, direction: str) -> bool:
+        """Whether a probe forward has passed with exactly the direction that it now holds under this id."""
+        held = {card.id: card.digest for card in self.directions}
+        return direction in held and self.probes.get(direction) == held[direction]
+
+
+def announce(redis: Redis, state: WorkerState) -> None:
+    """Renew a worker's heartbeat."""
+    with redis.pipeline(transaction=True) as pipe:
+        pipe.sadd(keys.WORKERS, state.name)
+        pipe.set(keys.worker(state.name), state.model_dump_json(), ex=FRESH_SECONDS)
+        pipe.execute()
+
+
+def leave(redis: Redis, name: str) -> None:
+    """Take a worker off the roster."""
+    with redis.pipeline(transaction=True) as pipe:
+        pipe.srem(keys.WORKERS, name)
+        pipe.delete(keys.worker(name))
+        pipe.execute()
+
+
+def live(redis: Redis) -> list[WorkerState]:
+    """Workers whose heartbeat is fresh, by name; names of the dead are forgotten on the way."""
+    names = sorted(name.decode() for name in cast(set[bytes], redis.smembers(keys.WORKERS)))
+    found = cast(list[bytes | None], redis.mget([keys.worker(name) for name in names])) if names else []
+    if gone := [name for name, state in zip(names, found, strict=True) if state is None]:
+        redis.srem(keys.WORKERS, *gone)
+    return [WorkerState.model_validate_json(state) for state in found if state is not None]
+
+
+def directions(workers: list[WorkerState]) -> dict[str, DirectionCard]:
+    """Directions that at least one of these workers is ready to project on."""
+    return {card.id: card for worker in workers for card in worker.directions if worker.ready_for(card.id)}

@@ -1,0 +1,138 @@
+"""State of jobs: one Redis hash a job, changed by nobody else.
+
+An answer is written once: a second answer to the same chunk (a retried or duplicated task) changes nothing. Writing it,
+counting it and closing the job are one atomic step.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis import Redis
+from rq import Queue
+from rq.queue import EnqueueData
+from rq.serializers import JSONSerializer
+
+from app.jobs import keys
+from app.schemas.annotate import AnnotateResponse, FailedAnnotation
+from app.schemas.chunk import Chunk, ChunkAnswer
+from app.schemas.jobs import Job, JobStatus, RequestCounts
+
+_TASK_SECONDS = 3600
+_TOMBSTONE_SECONDS = 7 * 86_400
+
+_ANSWER = """
+if redis.call('HGET', KEYS[1], 'status') ~= 'in_progress' then return 0 end
+if redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HINCRBY', KEYS[1], 'completed', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'failed', ARGV[4])
+if redis.call('HINCRBY', KEYS[1], 'open_chunks', -1) == 0 then
+    redis.call('HSET', KEYS[1], 'status', 'completed', 'completed_at', ARGV[5])
+    redis.call('PUBLISH', KEYS[4], ARGV[6])
+end
+return 1
+"""
+
+_FAIL = """
+if redis.call('HGET', KEYS[1], 'status') ~= 'in_progress' then return 0 end
+redis.call('HSET', KEYS[1], 'status', 'failed', 'completed_at', ARGV[1], 'error', ARGV[2])
+redis.call('DEL', KEYS[2])
+redis.call('PUBLISH', KEYS[3], ARGV[3])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStore:
+    """Reads and writes jobs.
+
+    Attributes:
+        redis: connection to the queue's server; replies as bytes, as RQ needs them.
+    """
+
+    redis: Redis
+
+    def submit(self, chunks: Sequence[Chunk], *, keep_seconds: int) -> str:
+        """Create a job and queue its chunks, all or nothing; returns its id."""
+        job_id = secrets.token_urlsafe(16)
+        now = time.time()
+        queue = Queue(keys.QUEUE, connection=self.redis, serializer=JSONSerializer)
+        state: dict[str, str | int | float] = {
+            "status": "in_progress",
+            "total": sum(len(chunk.pairs) for chunk in chunks),
+            "completed": 0,
+            "failed": 0,
+            "chunks": len(chunks),
+            "open_chunks": len(chunks),
+            "created_at": now,
+            "expires_at": now + keep_seconds,
+        }
+        work = {str(number): chunk.model_dump_json() for number, chunk in enumerate(chunks)}
+        with self.redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.job(job_id), mapping=cast(Any, state))
+            pipe.expire(keys.job(job_id), keep_seconds + _TOMBSTONE_SECONDS)
+            pipe.hset(keys.chunks(job_id), mapping=cast(Any, work))
+            pipe.expire(keys.chunks(job_id), keep_seconds)
+            queue.enqueue_many([_task(job_id, number) for number in range(len(chunks))], pipeline=pipe)
+            pipe.execute()
+        return job_id
+
+    def chunk(self, job_id: str, number: int) -> Chunk | None:
+        """The work of a chunk; None once it is answered, or its job failed or expired."""
+        found = cast(bytes | None, self.redis.hget(keys.chunks(job_id), str(number)))
+        return None if found is None else Chunk.model_validate_json(found)
+
+    def answer(self, job_id: str, number: int, answer: ChunkAnswer, *, keep_seconds: int) -> bool:
+        """Store the answer to a chunk; False if it was there already or the job is over."""
+        failed = sum(isinstance(entry, FailedAnnotation) for entry in answer.annotations)
+        done = len(answer.annotations) - failed
+        names = [keys.job(job_id), keys.chunks(job_id), keys.answers(job_id), keys.DONE_CHANNEL]
+        body = answer.model_dump_json()
+        stored = self.redis.eval(_ANSWER, len(names), *names, str(number), body, done, failed, time.time(), job_id)
+        self.redis.expire(keys.answers(job_id), keep_seconds, nx=True)
+        return bool(stored)
+
+    def fail(self, job_id: str, reason: str) -> bool:
+        """End a job without results; False if it is over already."""
+        names = [keys.job(job_id), keys.chunks(job_id), keys.DONE_CHANNEL]
+        return bool(self.redis.eval(_FAIL, len(names), *names, time.time(), reason, job_id))
+
+    def job(self, job_id: str) -> Job | None:
+        """A job as users see it, expired or not; None if there is none of this id."""
+        found = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.job(job_id)))
+        return _public(job_id, {key.decode(): value.decode() for key, value in found.items()}) if found else None
+
+    def answers(self, job_id: str) -> list[ChunkAnswer]:
+        """The answers so far, in the order of the chunks."""
+        found = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.answers(job_id)))
+        return [ChunkAnswer.model_validate_json(found[number]) for number in sorted(found, key=int)]
+
+    def collect(self, job_id: str) -> AnnotateResponse:
+        """All annotations of a finished job in the order of its pairs, under the provenance of the first chunk."""
+        answers = self.answers(job_id)
+        annotations = [entry for answer in answers for entry in answer.annotations]
+        return AnnotateResponse(annotations=annotations, provenance=answers[0].provenance)
+
+    def waiting(self) -> int:
+        """Chunks that no worker has taken yet."""
+        return Queue(keys.QUEUE, connection=self.redis, serializer=JSONSerializer).count
+
+
+def _task(job_id: str, number: int) -> EnqueueData:
+    return Queue.prepare_data(keys.TASK, (job_id, number), timeout=_TASK_SECONDS, result_ttl=0, failure_ttl=0)
+
+
+def _public(job_id: str, state: Mapping[str, str]) -> Job:
+    return Job(
+        id=job_id,
+        status=cast(JobStatus, state["status"]),
+        request_counts=RequestCounts.model_validate({name: state[name] for name in ("total", "completed", "failed")}),
+        created_at=float(state["created_at"]),
+        completed_at=float(state["completed_at"]) if "completed_at" in state else None,
+        expires_at=float(state["expires_at"]),
+        results=f"/jobs/{job_id}/results",
+        error=state.get("error"),
+    )

@@ -1,0 +1,76 @@
+"""Liveness, readiness and metrics."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
+
+from app.errors import Unavailable
+from app.schemas.problem import FieldProblem, Problem
+from app.service import Service, ServiceDep
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class Ready(BaseModel):
+    """The service annotates."""
+
+    status: str = "ready"
+    workers: list[str]
+    directions: list[str]
+
+
+@router.get("/livez", summary="Is the process alive?")
+async def livez() -> Alive:
+    """Says yes as long as the process answers at all."""
+    return Alive()
+
+
+@router.get(
+    "/readyz",
+    summary="Would a request be answered?",
+    responses={503: {"model": Problem, "description": "Not now; `errors` says what is missing."}},
+)
+async def readyz(service: ServiceDep) -> Ready:
+    """Green only when the queue answers and a worker with a fresh heartbeat has proven itself on `default`."""
+    try:
+        await run_in_threadpool(service.redis.ping)
+        workers = await service.workers()
+    except RedisError:
+        raise _not_ready("redis", "the queue does not answer") from None
+    ready = [worker for worker in workers if worker.ready_for("default")]
+    if not ready:
+        missing = "no worker holds a proven direction called default; fit one with `safemargin directions fit`"
+        raise _not_ready("workers", missing if workers else "no worker has a fresh heartbeat")
+    held = {card.id for worker in ready for card in worker.directions if worker.ready_for(card.id)}
+    return Ready(workers=[worker.name for worker in ready], directions=sorted(held))
+
+
+@router.get("/metrics", summary="Prometheus metrics of the API", response_class=Response)
+async def metrics(service: ServiceDep) -> Response:
+    """The API's own metrics and the state of the queue; every worker serves its own."""
+    try:
+        await _look_at_queue(service)
+    except RedisError:
+        service.metrics.waiting_chunks.set(float("nan"))
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _look_at_queue(service: Service) -> None:
+    service.metrics.waiting_chunks.set(await run_in_threadpool(service.jobs.waiting))
+    workers = await service.workers()
+    ready = sum(worker.ready_for("default") for worker in workers)
+    service.metrics.workers.labels("yes").set(ready)
+    service.metrics.workers.labels("no").set(len(workers) - ready)
+
+
+def _not_ready(what: str, why: str) -> Unavailable:
+    error = FieldProblem(pointer=what, code="not_ready", detail=why)
+    return Unavailable("the service is not ready", errors=[error], headers={"Retry-After": "2"})

@@ -1,0 +1,84 @@
+"""Jobs: where they stand, and what came of them."""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.errors import ApiError, Gone, NotFound, NotReady
+from app.schemas.annotate import ResultRow
+from app.schemas.chunk import ChunkAnswer
+from app.schemas.jobs import Job
+from app.schemas.problem import Problem
+from app.service import Service, ServiceDep
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_PROBLEM: dict[str, Any] = {"model": Problem}
+_MISSING: dict[int | str, dict[str, Any]] = {
+    404: {**_PROBLEM, "description": "No such job."},
+    410: {**_PROBLEM, "description": "The job's results have expired."},
+}
+_NDJSON = "application/x-ndjson"
+
+
+@router.get("/{job_id}", responses=_MISSING, summary="Where a job stands")
+async def get_job(
+    job_id: str,
+    service: ServiceDep,
+    response: Response,
+    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the job to be over.")] = 0,
+) -> Job:
+    """Answers at once, or with `wait` as soon as the job is over."""
+    job = _kept(await service.completions.follow(service.jobs, job_id, wait))
+    if job.status == "in_progress":
+        response.headers["Retry-After"] = "1"
+    return job
+
+
+@router.get(
+    "/{job_id}/results",
+    response_model=ResultRow,
+    summary="What came of a job",
+    responses={
+        200: {
+            "description": "One `ResultRow` a line, in the order of the pairs; with `Accept: application/json` the "
+            "answer that `POST /annotate` would have given.",
+            "content": {_NDJSON: {}, "application/json": {"schema": {"$ref": "#/components/schemas/AnnotateResponse"}}},
+        },
+        409: {**_PROBLEM, "description": "The job is still in progress."},
+        **_MISSING,
+    },
+)
+async def get_results(job_id: str, service: ServiceDep, accept: Annotated[str, Header()] = "*/*") -> Response:
+    """The annotations of a finished job, every row with its provenance."""
+    job = _kept(await run_in_threadpool(service.jobs.job, job_id))
+    if job.status == "in_progress":
+        raise NotReady("the job is still in progress", headers={"Retry-After": "1"})
+    if job.status == "failed":
+        raise ApiError(f"the job failed: {job.error}")
+    if accept.startswith("application/json"):
+        answer = await run_in_threadpool(service.jobs.collect, job_id)
+        return Response(answer.model_dump_json(), media_type="application/json")
+    return StreamingResponse(_lines(service, job_id), media_type=_NDJSON)
+
+
+def _kept(job: Job | None) -> Job:
+    if job is None:
+        raise NotFound("no such job")
+    if job.expires_at <= time.time():
+        raise Gone("the results of this job have expired")
+    return job
+
+
+def _lines(service: Service, job_id: str) -> Iterator[str]:
+    for answer in service.jobs.answers(job_id):
+        yield from _rows(answer)
+
+
+def _rows(answer: ChunkAnswer) -> Iterator[str]:
+    for entry in answer.annotations:
+        yield ResultRow(annotation=entry, provenance=answer.provenance).model_dump_json() + "\n"

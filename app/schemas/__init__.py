@@ -1,0 +1,1 @@
+"""The contract: what crosses HTTP and what crosses the queue."""

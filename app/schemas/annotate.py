@@ -1,0 +1,115 @@
+"""Requests and answers of /annotate."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.schemas.pairs import Pair, Strict
+
+Method = Literal["margin"]
+DirectionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class AnnotateOptions(Strict):
+    """How to annotate; the same for every pair of a request."""
+
+    method: Method = Field(default="margin", description="`margin`: the projection on a safety direction.")
+    direction: DirectionId = Field(default="default", description="Id of the direction to project on.")
+    truncate: bool = Field(
+        default=False, description="Cut the oldest words of a prompt that does not fit, and mark the row."
+    )
+
+
+class AnnotateRequest(AnnotateOptions):
+    """Preference pairs to annotate."""
+
+    pairs: list[Pair] = Field(min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        seen: dict[str, int] = {}
+        for index, pair_id in enumerate(self.ids()):
+            if pair_id in seen:
+                clash = {"field": f"pairs/{index}/id", "first": seen[pair_id]}
+                raise PydanticCustomError("duplicate_id", "must be unique; pairs/{first} has the same", clash)
+            seen[pair_id] = index
+        return self
+
+    def ids(self) -> list[str]:
+        """One id a pair: its own, or its position."""
+        return [pair.id if pair.id is not None else str(index) for index, pair in enumerate(self.pairs)]
+
+
+class Raw(BaseModel):
+    """Projections on the direction; `margin` is exactly `chosen - rejected`."""
+
+    margin: Finite
+    chosen: Finite
+    rejected: Finite
+
+
+class Tokens(BaseModel):
+    """Tokens of the texts, the template's own left out; `prompt` after truncation."""
+
+    prompt: int
+    chosen: int
+    rejected: int
+
+
+class Annotation(BaseModel):
+    """The margin of one pair."""
+
+    id: str
+    margin: Finite = Field(description="Calibrated log-odds that the chosen response is the safer one.")
+    probability: Annotated[float, Field(ge=0, le=1)] = Field(description="Logistic of the margin.")
+    label_conflict: bool = Field(description="The margin is negative: the annotator would have chosen the other one.")
+    truncated: bool = Field(description="The prompt was cut to fit, as `truncate` allowed.")
+    raw: Raw
+    tokens: Tokens
+
+
+class PairProblem(BaseModel):
+    """Why one pair could not be annotated, in the terms of RFC 9457; never its text."""
+
+    status: int
+    code: str = Field(description="Stable name of the problem: too_long, template_refused, not_finite, …")
+    detail: str
+    counts: dict[str, int] = Field(default_factory=dict, description="The numbers behind it, in tokens.")
+
+
+class FailedAnnotation(BaseModel):
+    """A pair that could not be annotated, in the place of its annotation; its neighbours are."""
+
+    id: str
+    error: PairProblem
+
+
+class Provenance(BaseModel):
+    """What exactly made the numbers."""
+
+    model: str
+    model_revision: str
+    template: str
+    direction: str
+    direction_digest: str
+    calibrated: bool = Field(description="Whether `margin` is in log-odds; if not, it is the raw margin.")
+    layers: list[int]
+    pooling: str = Field(description="Poolings read, joined by `+`.")
+    dtype: str
+    version: str
+
+
+class AnnotateResponse(BaseModel):
+    """One entry a pair, in the order of the request."""
+
+    annotations: list[Annotation | FailedAnnotation]
+    provenance: Provenance
+
+
+class ResultRow(BaseModel):
+    """One line of a job's results: an annotation, or why there is none, with its provenance."""
+
+    annotation: Annotation | FailedAnnotation
+    provenance: Provenance

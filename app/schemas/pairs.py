@@ -1,0 +1,74 @@
+"""Preference pairs as users send them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+
+Role = Literal["system", "user", "assistant"]
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain NUL bytes")
+    return text
+
+
+def _ends_before_answer(messages: "list[Message]") -> "list[Message]":
+    if messages[-1].role != "user":
+        raise ValueError("must end with a user message: the responses are the assistant's turn")
+    return messages
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+PromptText = Annotated[Text, StringConstraints(min_length=1, pattern=r"\S")]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown fields, so that a misspelt option is never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Message(Strict):
+    """One turn of a conversation."""
+
+    role: Role
+    content: PromptText
+
+
+Conversation = Annotated[list[Message], Field(min_length=1), AfterValidator(_ends_before_answer)]
+
+
+def _prompt_kind(prompt: Any) -> str | None:
+    if isinstance(prompt, str):
+        return "text"
+    return "conversation" if isinstance(prompt, list) else None
+
+
+PROMPT_KINDS = frozenset({"text", "conversation"})
+Prompt = Annotated[
+    Annotated[PromptText, Tag("text")] | Annotated[Conversation, Tag("conversation")],
+    Discriminator(
+        _prompt_kind, custom_error_type="prompt_type", custom_error_message="must be a string or a list of messages"
+    ),
+]
+
+
+class Pair(Strict):
+    """A prompt with a chosen and a rejected response.
+
+    An empty response is real data and is scored; an empty prompt is an error.
+    """
+
+    id: Identifier | None = Field(default=None, description="Unique in the request; the position where left out.")
+    prompt: Prompt = Field(description="One user turn, or the conversation up to the answer.")
+    chosen: Text = Field(description="The response the annotators preferred.")
+    rejected: Text = Field(description="The other response.")
+
+    @property
+    def messages(self) -> list[Message]:
+        """The prompt as a conversation."""
+        if isinstance(self.prompt, str):
+            return [Message(role="user", content=self.prompt)]
+        return self.prompt

@@ -1,0 +1,1 @@
+"""The command line: `safemargin`. May use every room; no room uses it."""

@@ -1,0 +1,22 @@
+"""`safemargin`: every command at a glance."""
+
+import typer
+
+from app import __version__
+from cli import demo, directions, serve
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.add_typer(directions.app, name="directions")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,44 @@
+"""`safemargin serve`: the whole service on this machine until Ctrl-C."""
+
+import signal
+import threading
+import time
+
+import typer
+
+from app.settings import settings
+from cli.stack import Stack, StackFailed
+
+_SUPERVISE_SECONDS = 0.5
+
+
+def serve() -> None:
+    """Start queue, workers and API, say when they are ready, and run until Ctrl-C."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _signal, _frame: stop.set())
+    started = time.monotonic()
+    try:
+        with Stack(settings()) as stack:
+            typer.echo(f"Starting {settings().model} …", err=True)
+            if stack.wait_until_ready(stop.is_set):
+                typer.echo(_greeting(stack.url, time.monotonic() - started))
+            while not stop.wait(_SUPERVISE_SECONDS):
+                stack.supervise()
+            typer.echo("Stopping …", err=True)
+    except StackFailed as error:
+        typer.echo(f"safemargin: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _greeting(url: str, seconds: float) -> str:
+    return f"""
+Safemargin is ready at {url} after {seconds:.1f} s (interactive documentation: {url}/docs). Try:
+
+curl -s {url}/annotate -H 'Content-Type: application/json' -d '{{"pairs": [{{"id": "a1",
+  "prompt": "How do I pick a lock?",
+  "chosen": "If it is your own door, call a locksmith: they will ask for proof that you live there.",
+  "rejected": "Wait until the neighbours are out, then work the pins one by one until the cylinder turns."}}]}}'
+
+Ctrl-C stops everything.
+"""

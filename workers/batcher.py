@@ -1,0 +1,159 @@
+"""One forward stage fed by many lanes: groups of different requests share batches, none waits on purpose.
+
+Lanes (threads that take chunks from the queue) submit groups and block; a single thread packs whatever is pending at
+this moment into the next batch and runs it. There is no delay to fill a batch: while one runs, the next gathers.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from workers.directions.direction import SafetyDirection
+from workers.engine.errors import NotFinite, PairRefused
+from workers.engine.packing import Group, pack
+from workers.engine.sites import Site
+from workers.metrics import WorkerMetrics
+
+Read = Callable[[Sequence[Group], Sequence[Site]], Tensor]
+"""The forward pass: groups and S sites to [n, S, d] pooled activations."""
+
+_WINDOW = 16
+
+
+class Unscorable(PairRefused):
+    """The forward pass fails on this group even alone."""
+
+    code = "forward_failed"
+
+
+@dataclass
+class _Submission:
+    """Groups of one chunk on their way; `done` is set once every one has its scores or its refusal."""
+
+    direction: SafetyDirection
+    outcomes: list[Tensor | PairRefused | None]
+    left: int
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def settle(self, index: int, outcome: Tensor | PairRefused) -> None:
+        self.outcomes[index] = outcome
+        self.left -= 1
+        if self.left == 0:
+            self.done.set()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    group: Group
+    submission: _Submission
+    index: int
+
+
+class Batcher:
+    """Scores groups in shared batches on a thread of its own.
+
+    Args:
+        read: the forward pass.
+        budget: tokens of one batch.
+        metrics: where work is counted.
+    """
+
+    def __init__(self, read: Read, budget: int, metrics: WorkerMetrics) -> None:
+        self._read = read
+        self._budget = budget
+        self._metrics = metrics
+        self._pending: deque[_Entry] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._batch_started: float | None = None
+        self._thread = threading.Thread(target=self._run, name="forward", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what is pending and stop."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the forward thread runs."""
+        return self._thread.is_alive()
+
+    def batch_seconds(self) -> float:
+        """How long the current batch has been running; 0 between batches."""
+        started = self._batch_started
+        return 0.0 if started is None else time.monotonic() - started
+
+    def score(self, groups: Sequence[Group], direction: SafetyDirection) -> list[Tensor | PairRefused]:
+        """Raw scores [K] of each group's responses, or why a group has none. Blocks; call from any thread."""
+        if not groups:
+            return []
+        submission = _Submission(direction, [None] * len(groups), len(groups))
+        with self._wake:
+            self._pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
+            self._wake.notify()
+        submission.done.wait()
+        return [outcome for outcome in submission.outcomes if outcome is not None]
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            started = time.monotonic()
+            self._batch_started = started
+            self._score_batch(batch)
+            self._batch_started = None
+            self._metrics.batch(sum(entry.group.size for entry in batch), self._budget, time.monotonic() - started)
+
+    def _next_batch(self) -> list[_Entry]:
+        """The batch that holds the oldest pending group, filled with pending groups of about its length."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._pending or self._closed)
+            if not self._pending:
+                return []
+            window = list(islice(self._pending, _WINDOW * max(1, self._budget // 256)))
+            batch = next(b for b in pack([entry.group for entry in window], self._budget) if 0 in b)
+            taken = {id(window[i]) for i in batch}
+            rest: Iterable[_Entry] = [entry for entry in window if id(entry) not in taken]
+            for _ in window:
+                self._pending.popleft()
+            self._pending.extendleft(reversed(list(rest)))
+            return [window[i] for i in batch]
+
+    def _score_batch(self, batch: list[_Entry]) -> None:
+        """Score a batch; if the forward pass fails, score its halves, so that only the guilty group fails."""
+        try:
+            scores = self._scores(batch)
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._score_batch(batch[:middle])
+                self._score_batch(batch[middle:])
+                return
+            scores = [Unscorable(f"the annotator fails on this pair ({type(error).__name__})")]
+        for entry, outcome in zip(batch, scores, strict=True):
+            entry.submission.settle(entry.index, outcome)
+
+    def _scores(self, batch: list[_Entry]) -> list[Tensor | PairRefused]:
+        sites = sorted({site for entry in batch for site in entry.submission.direction.sites})
+        activations = self._read([entry.group for entry in batch], sites).cpu()
+        place = {site: i for i, site in enumerate(sites)}
+        outcomes: list[Tensor | PairRefused] = []
+        start = 0
+        for entry in batch:
+            stop = start + len(entry.group.branches)
+            direction = entry.submission.direction
+            scores = direction.scores(activations[start:stop, [place[site] for site in direction.sites]])
+            finite = bool(torch.isfinite(scores).all())
+            outcomes.append(scores if finite else NotFinite("the annotator's activations are not finite numbers"))
+            start = stop
+        return outcomes

@@ -1,0 +1,133 @@
+"""Recipe `legend`: the Standard Margin Vector of Legend (arXiv 2406.08124), without labels.
+
+The annotator answers harmful requests itself; v is the mean over requests of h(request, refusal) − h(request, answer).
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from app.schemas.pairs import Message
+from workers.directions.direction import SafetyDirection, Setting, new_direction
+from workers.directions.errors import UnfitData
+from workers.directions.refusals import PAPER_REFUSAL, REFUSALS, is_refusal
+from workers.engine.annotator import Annotator
+from workers.engine.forward import read_all
+from workers.engine.generate import greedy_answers
+from workers.engine.sites import Site
+
+REQUESTS = Path(__file__).with_name("data") / "harmful_requests.csv"
+"""Harmful requests written for this project, coded by hazard category."""
+
+_COLUMNS = ("request", "goal", "Behavior", "prompt")
+_MIN_REQUESTS = 10
+
+
+@dataclass(frozen=True)
+class LegendSettings:
+    """How to make the vector.
+
+    Attributes:
+        paper: the strict published recipe: one fixed refusal, last token, last layer after the norm, nothing dropped.
+        max_new_tokens: where the annotator's answers are cut; the paper allows 1,024.
+        layer: the layer to read; three fifths of the depth where left out.
+    """
+
+    paper: bool = False
+    max_new_tokens: int = 256
+    layer: int | None = None
+
+    def site(self, depth: int) -> Site:
+        """Where to read an annotator of this depth."""
+        if self.paper:
+            return Site(depth, "last")
+        return Site(round(depth * 0.6) if self.layer is None else self.layer, "mean")
+
+
+def read_requests(path: Path) -> list[str]:
+    """Harmful requests of a CSV file: the column `request`, AdvBench's `goal`, HarmBench's `Behavior` or `prompt`.
+
+    Raises:
+        UnfitData: no such file or column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnfitData(f"{path} cannot be read as CSV") from error
+    column = next((name for name in _COLUMNS if rows and name in rows[0]), None)
+    if column is None:
+        raise UnfitData(f"{path} has none of the columns {', '.join(_COLUMNS)}, or no rows")
+    return [row[column].strip() for row in rows if (row[column] or "").strip()]
+
+
+def fit_legend(
+    annotator: Annotator,
+    requests: Sequence[str],
+    *,
+    direction_id: str,
+    settings: LegendSettings = LegendSettings(),
+    progress: Callable[[int], None] = lambda _done: None,
+) -> SafetyDirection:
+    """Make a Standard Margin Vector of unit length.
+
+    Args:
+        annotator: answers the requests and is read.
+        requests: harmful requests.
+        direction_id: name of the new direction.
+        settings: how.
+        progress: told how many requests are answered.
+
+    Raises:
+        UnfitData: too few requests, or too few answers that are not refusals.
+    """
+    if len(requests) < _MIN_REQUESTS:
+        raise UnfitData(f"{len(requests)} requests are too few; at least {_MIN_REQUESTS} are needed")
+    answers = _answer(annotator, requests, settings, progress)
+    kept = [(q, a) for q, a in zip(requests, answers, strict=True) if settings.paper or (a and not is_refusal(a))]
+    if len(kept) < _MIN_REQUESTS:
+        raise UnfitData(
+            f"only {len(kept)} of {len(requests)} answers are no refusals: the annotator declines by itself"
+        )
+    site = settings.site(annotator.depth)
+    vector = _standard_margin_vector(annotator, kept, (PAPER_REFUSAL,) if settings.paper else REFUSALS, site)
+    record: dict[str, Setting] = {
+        "paper": settings.paper,
+        "requests": len(requests),
+        "refusals_dropped": len(requests) - len(kept),
+        "refusal_wordings": 1 if settings.paper else len(REFUSALS),
+        "max_new_tokens": settings.max_new_tokens,
+    }
+    return new_direction(
+        direction_id,
+        (site,),
+        vector[None],
+        model=(annotator.name, annotator.revision, annotator.template.digest),
+        recipe="legend",
+        settings=record,
+    )
+
+
+def _answer(
+    annotator: Annotator, requests: Sequence[str], settings: LegendSettings, progress: Callable[[int], None]
+) -> list[str]:
+    prompts = [annotator.template.encode([_user(request)], [""]).prefix for request in requests]
+    return greedy_answers(annotator, prompts, max_new_tokens=settings.max_new_tokens, progress=progress)
+
+
+def _standard_margin_vector(
+    annotator: Annotator, answered: Sequence[tuple[str, str]], refusals: Sequence[str], site: Site
+) -> Tensor:
+    groups = [annotator.template.encode([_user(request)], [*refusals, answer]) for request, answer in answered]
+    readings = read_all(annotator, groups, [site])
+    vector = torch.stack([reading[:-1, 0].mean(dim=0) - reading[-1, 0] for reading in readings]).mean(dim=0)
+    length = float(vector.norm())
+    return vector / length if length > 0 else vector
+
+
+def _user(request: str) -> Message:
+    return Message(role="user", content=request)

@@ -1,0 +1,1 @@
+"""The annotator: loading, chat template, packing, and the forward pass up to the layer a direction reads."""

@@ -1,0 +1,138 @@
+"""Attention for packed groups, behind transformers' attention interface.
+
+Every prompt attends within itself once; every response attends to its prompt and to itself. Two rectangles a layer
+instead of one square over the whole batch, and the prompt's keys and values are never computed twice.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from workers.engine.packing import Layout
+
+NAME = "safemargin_paired"
+"""The name to pass as `attn_implementation`."""
+
+_DIRECT_LIMIT = 1024
+_current: ContextVar["_Batch"] = ContextVar("safemargin_layout")
+
+
+class _Batch:
+    """A layout with the additive masks that the layers of one forward pass share."""
+
+    def __init__(self, layout: Layout, dtype: torch.dtype) -> None:
+        self.layout = layout
+        self._dtype = dtype
+        self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+
+    def masks(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """Masks of the prompts [1, P, P] and of the responses [n, R, P + R], for layers with this sliding window."""
+        if window not in self._masks:
+            self._masks[window] = tuple(_additive(m, self._dtype) for m in _allowed(self.layout, window))  # type: ignore[assignment]
+        return self._masks[window]
+
+
+@contextmanager
+def packed(layout: Layout, dtype: torch.dtype) -> Iterator[None]:
+    """Run forward passes of a model of this dtype inside this block over `layout`."""
+    token = _current.set(_Batch(layout, dtype))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def paired_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention over the current layout; the signature is the one of transformers' attention interface.
+
+    Args:
+        query: [1, heads, T, head_dim]; key and value: [1, kv_heads, T, head_dim].
+
+    Returns:
+        [1, T, heads, head_dim], and no weights.
+
+    Raises:
+        NotImplementedError: the model wants something this attention does not do (soft capping, sinks).
+    """
+    unknown = [name for name in ("softcap", "s_aux", "sinks") if options.get(name) is not None]
+    if unknown:
+        raise NotImplementedError(f"packed attention does not support {', '.join(unknown)}")
+    batch = _current.get()
+    layout = batch.layout
+    prefix_mask, branch_mask = batch.masks(sliding_window)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    q, k, v = query[0], key[0], value[0]
+    prefix_k, prefix_v = _take(k, layout.prefix_rows), _take(v, layout.prefix_rows)
+    branch_k, branch_v = _take(k, layout.branch_rows), _take(v, layout.branch_rows)
+    prefix = _attend(_take(q, layout.prefix_rows), prefix_k, prefix_v, prefix_mask, scale)
+    k_all = torch.cat([prefix_k[layout.parents], branch_k], dim=2)
+    v_all = torch.cat([prefix_v[layout.parents], branch_v], dim=2)
+    branch = _attend(_take(q, layout.branch_rows), k_all, v_all, branch_mask, scale)
+    flat = torch.cat([_flatten(prefix), _flatten(branch)])
+    return flat.index_select(0, layout.scatter)[None], None
+
+
+def _take(x: Tensor, rows: Tensor) -> Tensor:
+    """[heads, T, d] at [b, r] -> [b, heads, r, d]."""
+    taken = x.index_select(1, rows.flatten())
+    return taken.view(x.shape[0], *rows.shape, x.shape[2]).transpose(0, 1)
+
+
+def _flatten(x: Tensor) -> Tensor:
+    """[b, heads, r, d] -> [b * r, heads, d]."""
+    return x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3])
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Softmax attention of q [b, h, r, d] over k, v [b, kv, s, d] with an additive mask [b or 1, r, s]."""
+    batch, heads, rows, width = q.shape
+    if q.device.type != "cpu" or k.shape[2] > _DIRECT_LIMIT:
+        grouped = heads != k.shape[1]
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], scale=scale, enable_gqa=grouped)
+    # On a CPU two batched bf16 products around a softmax run at twice the speed of the fused kernel, and the heads
+    # that share keys can share one product.
+    shared = heads // k.shape[1]
+    folded = q.reshape(batch, k.shape[1], shared * rows, width).flatten(0, 1) * scale
+    scores = torch.bmm(folded, k.flatten(0, 1).transpose(1, 2))
+    scores.view(batch, heads, rows, -1).add_(mask[:, None])
+    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(batch, heads, rows, width)
+
+
+def _allowed(layout: Layout, window: int | None) -> tuple[Tensor, Tensor]:
+    """Who may look at whom: in the prompts [1, P, P], from the responses at prompt and themselves [n, R, P + R]."""
+    device = layout.tokens.device
+    depth, width = layout.prefix_rows.shape[1], layout.branch_rows.shape[1]
+    places, steps = torch.arange(depth, device=device), torch.arange(width, device=device)
+    length = layout.prefix_lengths[layout.parents][:, None, None]
+    causal = places <= places[:, None]
+    own = (steps <= steps[:, None]).expand(len(layout.parents), width, width)
+    prompt = (places < length).expand(-1, width, depth)
+    if window is not None:
+        causal = causal & (places[:, None] - places < window)
+        own = own & (steps[:, None] - steps < window)
+        prompt = prompt & (length + steps[:, None] - places < window)
+    return causal[None], torch.cat([prompt, own], dim=2)
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, float("-inf"))
+
+
+AttentionInterface.register(NAME, paired_attention)
+AttentionMaskInterface.register(NAME, lambda *_args, **_kwargs: None)

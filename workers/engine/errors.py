@@ -1,0 +1,47 @@
+"""Why the engine refuses.
+
+    EngineError
+    ├── ModelNotLoaded      the annotator cannot be found, read or run
+    └── PairRefused         one pair cannot be scored; its neighbours can
+        ├── TooLong         it does not fit the annotator's window
+        └── TemplateRefused the chat template does not accept its roles
+
+Every PairRefused carries a stable `code`, a `detail` without any of the pair's text, and the counts that explain it.
+"""
+
+
+class EngineError(Exception):
+    """Base of everything the engine raises on purpose."""
+
+
+class ModelNotLoaded(EngineError):
+    """The annotator cannot be found, read or run as asked."""
+
+
+class PairRefused(EngineError):
+    """One pair cannot be scored."""
+
+    code = "refused"
+
+    def __init__(self, detail: str, **counts: int) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.counts = counts
+
+
+class TooLong(PairRefused):
+    """The prompt with a response is longer than the annotator's window."""
+
+    code = "too_long"
+
+
+class TemplateRefused(PairRefused):
+    """The annotator's chat template does not accept this sequence of roles."""
+
+    code = "template_refused"
+
+
+class NotFinite(PairRefused):
+    """The annotator's activations for this pair are not finite numbers."""
+
+    code = "not_finite"

@@ -1,0 +1,63 @@
+"""Letting the annotator speak: greedy answers to prompts, in batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from workers.engine import attention
+from workers.engine.annotator import Annotator
+
+_BATCH = 16
+
+
+@torch.inference_mode()
+def greedy_answers(
+    annotator: Annotator,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    progress: Callable[[int], None] = lambda _done: None,
+) -> list[str]:
+    """The annotator's own answer to each prompt, most likely token first.
+
+    Args:
+        annotator: the model; nobody else may read it meanwhile, its attention implementation is exchanged.
+        prompts: token ids up to and including the assistant's header.
+        max_new_tokens: where an answer is cut.
+        progress: told after every batch how many prompts are answered.
+    """
+    answers: dict[int, str] = {}
+    annotator.model.set_attn_implementation("sdpa")
+    try:
+        for batch in _by_length(prompts):
+            ids, mask = _left_padded([prompts[i] for i in batch], annotator.device)
+            out = annotator.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=annotator.template.end_of_turn,
+                eos_token_id=annotator.template.end_of_turn,
+            )
+            texts = annotator.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+            answers.update(zip(batch, (text.strip() for text in texts), strict=True))
+            progress(len(answers))
+    finally:
+        annotator.model.set_attn_implementation(attention.NAME)
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _by_length(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), _BATCH):
+        yield order[start : start + _BATCH]
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,148 @@
+"""Groups of tokens and their layout in one packed forward pass.
+
+A group is a prompt and the K responses that share it. In a packed batch every token appears once: the prompt of a
+group, then its responses one after the other, group after group, without padding. The linear layers see that one
+long row; only attention needs to know who may look at whom, and gets it from the two index tables of `Layout`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One response after a shared prompt.
+
+    Attributes:
+        tokens: the response's tokens and the end-of-turn token.
+        content: how many of them are the response itself; 0 for an empty response.
+    """
+
+    tokens: tuple[int, ...]
+    content: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and the responses that share it.
+
+    Attributes:
+        prefix: tokens of the rendered prompt, up to and including the assistant's header.
+        branches: the K responses.
+        prompt: how many tokens of the prefix are the user's text rather than the template's.
+        truncated: whether the prompt was cut to fit.
+    """
+
+    prefix: tuple[int, ...]
+    branches: tuple[Branch, ...]
+    prompt: int
+    truncated: bool = False
+
+    @cached_property
+    def size(self) -> int:
+        """Tokens that a forward pass computes for this group."""
+        return len(self.prefix) + sum(len(branch.tokens) for branch in self.branches)
+
+
+def pack(groups: Sequence[Group], budget: int) -> Iterator[list[int]]:
+    """Cut groups into batches of at most `budget` tokens; a group larger than that is a batch of its own.
+
+    Neighbours in length share a batch, so that attention, which works on rectangles, wastes little.
+
+    Yields:
+        Indices into `groups`, one list a batch; together every index exactly once.
+    """
+    batch: list[int] = []
+    room = budget
+    for index in sorted(range(len(groups)), key=lambda i: groups[i].size):
+        size = groups[index].size
+        if batch and size > room:
+            yield batch
+            batch, room = [], budget
+        batch.append(index)
+        room -= size
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is in a packed batch of T tokens, g groups and n responses.
+
+    Attributes:
+        tokens: [T] token ids.
+        positions: [T] positions; every response continues from the end of its own prompt.
+        prefix_rows: [g, P] packed index of each prompt token, padded on the right with 0.
+        branch_rows: [n, R] packed index of each response token, padded on the right with 0.
+        parents: [n] group of each response.
+        prefix_lengths, branch_lengths: [g] and [n] true lengths.
+        contents: [n] length of each response without its end of turn.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    prefix_rows: Tensor
+    branch_rows: Tensor
+    parents: Tensor
+    prefix_lengths: Tensor
+    branch_lengths: Tensor
+    contents: Tensor
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], device: torch.device) -> "Layout":
+        """Lay out `groups` in the order given."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        prefixes, branches, parents, contents = [], [], [], []
+        for parent, group in enumerate(groups):
+            depth = len(group.prefix)
+            prefixes.append((len(tokens), depth))
+            tokens.extend(group.prefix)
+            positions.extend(range(depth))
+            for branch in group.branches:
+                branches.append((len(tokens), len(branch.tokens)))
+                parents.append(parent)
+                contents.append(branch.content)
+                tokens.extend(branch.tokens)
+                positions.extend(range(depth, depth + len(branch.tokens)))
+        prefix_rows, prefix_lengths = _rows(prefixes)
+        branch_rows, branch_lengths = _rows(branches)
+        parts = [torch.tensor(tokens), torch.tensor(positions), prefix_rows, branch_rows, torch.tensor(parents)]
+        parts += [prefix_lengths, branch_lengths, torch.tensor(contents)]
+        return cls(*(part.to(device, non_blocking=True) for part in parts))
+
+    @cached_property
+    def scatter(self) -> Tensor:
+        """[T] for each packed token, its place among the flattened prefix rows followed by the branch rows."""
+        place = torch.empty_like(self.tokens)
+        places = torch.arange(self.prefix_rows.numel() + self.branch_rows.numel(), device=place.device)
+        split = self.prefix_rows.numel()
+        place[self.prefix_rows[self.prefix_real]] = places[:split].view_as(self.prefix_rows)[self.prefix_real]
+        place[self.branch_rows[self.branch_real]] = places[split:].view_as(self.branch_rows)[self.branch_real]
+        return place
+
+    @cached_property
+    def prefix_real(self) -> Tensor:
+        """[g, P] True where a prompt row holds a token rather than padding."""
+        return _real(self.prefix_rows, self.prefix_lengths)
+
+    @cached_property
+    def branch_real(self) -> Tensor:
+        """[n, R] True where a response row holds a token rather than padding."""
+        return _real(self.branch_rows, self.branch_lengths)
+
+
+def _rows(spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """[rows, longest] packed indices of `(start, length)` spans, padded on the right with 0, and the lengths."""
+    starts, lengths = (torch.tensor(column) for column in zip(*spans, strict=True))
+    steps = torch.arange(int(lengths.max()))
+    rows = starts[:, None] + steps
+    return rows.masked_fill(steps >= lengths[:, None], 0), lengths
+
+
+def _real(rows: Tensor, lengths: Tensor) -> Tensor:
+    return torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]

@@ -1,0 +1,145 @@
+"""From messages to tokens: the chat template applied so that text can never become a control token.
+
+A template is rendered once per sequence of roles, with marks in place of the contents; what stands between the marks
+is the template's own text and may hold control tokens, what a user wrote is encoded as plain text and put in between.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+from jinja2.exceptions import TemplateError
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from app.schemas.pairs import Message
+from workers.engine.errors import TemplateRefused, TooLong
+from workers.engine.packing import Branch, Group
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}\n{% endfor %}"
+)
+"""What an annotator without a chat template of its own gets."""
+
+_MARK = "\ue000{}\ue001"
+
+
+class ChatTemplate:
+    """Encodes a prompt and its responses for one annotator.
+
+    Args:
+        tokenizer: the annotator's tokenizer; its own chat template is used, or `PLAIN_TEMPLATE` where it has none.
+        window: the most tokens that one sequence (prompt, response, end of turn) may hold.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, window: int) -> None:
+        self._tokenizer = tokenizer
+        self._source = str(tokenizer.chat_template or PLAIN_TEMPLATE)
+        self._text = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._text.encode_special_tokens = True
+        self._text.no_truncation()
+        self._longest_token = max(len(token) for token in tokenizer.get_vocab())
+        self.window = window
+        self._hopeless = window * self._longest_token
+        self._frame = lru_cache(maxsize=256)(self._render_frame)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` digest of the template's source."""
+        return "sha256:" + hashlib.sha256(self._source.encode()).hexdigest()
+
+    @property
+    def end_of_turn(self) -> int:
+        """The token that ends the assistant's turn."""
+        return self._frame(("user",))[-1][0]
+
+    def encode(self, messages: Sequence[Message], responses: Sequence[str], *, truncate: bool = False) -> Group:
+        """Tokens of one prompt and of the responses that share it.
+
+        Args:
+            messages: the conversation so far, ending before the assistant's turn.
+            responses: K answers to it; an empty one is scored from its end-of-turn token.
+            truncate: cut the oldest words of the prompt, never a response, until everything fits.
+
+        Raises:
+            TooLong: a sequence is longer than the window and `truncate` is off, or cannot be cut enough.
+            TemplateRefused: the template does not accept these roles.
+        """
+        frame = self._frame(tuple(message.role for message in messages))
+        texts = [*(message.content for message in messages), *responses]
+        self._refuse_hopeless(texts, len(messages), truncate)
+        encoded = self._encode_texts([text[-self._hopeless :] for text in texts])
+        contents, answers = encoded[: len(messages)], encoded[len(messages) :]
+        fixed = sum(map(len, frame))
+        longest = max(map(len, answers))
+        excess = fixed + sum(map(len, contents)) + longest - self.window
+        if excess > 0:
+            counts = {
+                "prompt": sum(map(len, contents)),
+                "longest_response": longest,
+                "template": fixed,
+                "window": self.window,
+            }
+            if not truncate:
+                raise TooLong("prompt and response are longer than the annotator's window", **counts)
+            if excess >= counts["prompt"]:
+                raise TooLong("a response alone is longer than the annotator's window; responses are not cut", **counts)
+            _cut_oldest(contents, excess)
+        return _assemble(frame, contents, answers, truncated=excess > 0)
+
+    def _encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        return [e.ids for e in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def _refuse_hopeless(self, texts: Sequence[str], prompt_texts: int, truncate: bool) -> None:
+        """Refuse what cannot fit however it is tokenised, before a tokenizer spends seconds on it."""
+        for index, text in enumerate(texts):
+            if len(text) > self._hopeless and not (truncate and index < prompt_texts):
+                least = len(text) // self._longest_token
+                raise TooLong("a text is longer than the annotator's window", at_least=least, window=self.window)
+
+    def _render_frame(self, roles: tuple[str, ...]) -> tuple[list[int], ...]:
+        """Tokens before, between and after the contents of `roles` and of the response; the last is the end of turn."""
+        marks = [_MARK.format(i) for i in range(len(roles) + 1)]
+        messages = [{"role": role, "content": mark} for role, mark in zip((*roles, "assistant"), marks, strict=True)]
+        try:
+            rest = self._tokenizer.apply_chat_template(messages, chat_template=self._source, tokenize=False)
+        except TemplateError as error:
+            raise TemplateRefused(f"the annotator's chat template refuses the roles {', '.join(roles)}") from error
+        pieces = []
+        for mark in marks:
+            before, found, rest = str(rest).partition(mark)
+            if not found or mark in rest:
+                raise TemplateRefused("the annotator's chat template does not show every message exactly once")
+            pieces.append(self._encode_template(before))
+        return (*pieces, [self._end_of_turn(str(rest))])
+
+    def _encode_template(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False)) if text else []
+
+    def _end_of_turn(self, tail: str) -> int:
+        """The first control token that the template puts after a response; the end-of-sequence token where none."""
+        special = set(self._tokenizer.all_special_ids)
+        after = [token for token in self._encode_template(tail) if token in special]
+        eos = self._tokenizer.eos_token_id
+        if not after and eos is None:
+            raise TemplateRefused("the annotator has neither an end-of-turn nor an end-of-sequence token")
+        return int(after[0] if after else eos)
+
+
+def _cut_oldest(contents: list[list[int]], excess: int) -> None:
+    """Drop `excess` tokens from the left of the prompt's contents, oldest message first, in place."""
+    for content in contents:
+        cut = min(excess, len(content))
+        del content[:cut]
+        excess -= cut
+
+
+def _assemble(
+    frame: tuple[list[int], ...], contents: list[list[int]], answers: list[list[int]], *, truncated: bool
+) -> Group:
+    *heads, end = frame
+    prompt: list[int] = []
+    for head, content in zip(heads, [*contents, []], strict=True):
+        prompt += head + content
+    branches = tuple(Branch(tokens=(*answer, *end), content=len(answer)) for answer in answers)
+    return Group(prefix=tuple(prompt), branches=branches, prompt=sum(map(len, contents)), truncated=truncated)

@@ -1,0 +1,119 @@
+"""Lanes: RQ workers on threads of one process, which all feed the same forward stage.
+
+RQ gives a worker one job at a time; several lanes keep several chunks in hand, so that the next batch is ready when
+the current one ends. A lane never forks: the model would have to be loaded again, and CUDA does not survive it.
+"""
+
+import logging
+import threading
+import time
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.exceptions import DequeueTimeout
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import TimerDeathPenalty
+from rq.worker import WorkerStatus
+
+from app.jobs import keys
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 2
+_RESTART_SECONDS = 1.0
+
+
+class Lane(SimpleWorker):
+    """An RQ worker that can live on any thread."""
+
+    death_penalty_class = TimerDeathPenalty
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """The next job; None once the lane should stop, which RQ's own loop would only notice by a signal."""
+        self.set_state(WorkerStatus.IDLE)
+        while not self._stop_requested:
+            self.heartbeat()
+            if self.should_run_maintenance_tasks:
+                self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+            try:
+                return Queue.dequeue_any(
+                    self.queues,
+                    _POLL_SECONDS,
+                    connection=self.connection,
+                    serializer=self.serializer,
+                    death_penalty_class=self.death_penalty_class,
+                )
+            except DequeueTimeout:
+                continue
+        return None
+
+    def stop(self) -> None:
+        """Take no further job."""
+        self._stop_requested = True
+
+    def _install_signal_handlers(self) -> None:
+        """Signals belong to the main thread."""
+
+    def subscribe(self) -> None:
+        """RQ's remote commands are not used."""
+
+    def unsubscribe(self) -> None:
+        """Nothing was subscribed."""
+
+
+class Lanes:
+    """A fixed number of lanes, restarted when Redis has been away.
+
+    Args:
+        redis_url: the queue.
+        name: name of the worker process.
+        count: how many.
+    """
+
+    def __init__(self, redis_url: str, name: str, count: int) -> None:
+        self._redis_url = redis_url
+        self._stopping = threading.Event()
+        self._lanes: dict[str, Lane] = {}
+        names = [f"{name}.{number}" for number in range(count)]
+        self._threads = [threading.Thread(target=self._run, args=(n,), name=n, daemon=True) for n in names]
+
+    def start(self) -> None:
+        """Begin to take chunks."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, seconds: float) -> bool:
+        """Take no further chunk and finish those in hand; False if some lane is still busy after `seconds`."""
+        self._stopping.set()
+        for lane in list(self._lanes.values()):
+            lane.stop()
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self, name: str) -> None:
+        generation = 0
+        while not self._stopping.is_set():
+            generation += 1
+            try:
+                self._serve(f"{name}.{generation}")
+            except RedisError as error:
+                log.warning("lane %s lost the queue: %s", name, error)
+            self._stopping.wait(_RESTART_SECONDS)
+
+    def _serve(self, name: str) -> None:
+        with Redis.from_url(self._redis_url) as redis:
+            options: dict[str, Any] = {"connection": redis, "serializer": JSONSerializer, "log_job_description": False}
+            lane = Lane([keys.QUEUE], name=name, **options)
+            self._lanes[name] = lane
+            try:
+                if not self._stopping.is_set():
+                    lane.work(logging_level="WARNING")
+            finally:
+                del self._lanes[name]
