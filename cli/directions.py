@@ -94,11 +94,11 @@ def _legend(
 
 def _annotator() -> "Annotator":
     from workers.engine.annotator import load_annotator
-    from workers.engine.malloc import keep_freed_memory
+    from workers.engine.process import set_up
 
-    keep_freed_memory()
     config = settings()
-    return load_annotator(config.model, config.home_folder, device=config.device, dtype=config.dtype)
+    passes = set_up(config.threads)
+    return load_annotator(config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """One forward stage fed by many lanes: groups of different requests share batches, none waits on purpose.
 
-Lanes (threads that take chunks from the queue) submit groups and block; a single thread packs whatever is pending at
+Lanes (threads that take chunks from the queue) submit groups and block; the forward stage packs whatever is pending at
 this moment into the next batch and runs it. There is no delay to fill a batch: while one runs, the next gathers.
+
+The forward stage is one thread for each pass that should run side by side (one a core on a CPU, one on a GPU).
 """
 
 import threading
@@ -40,12 +42,14 @@ class _Submission:
     outcomes: list[Tensor | PairRefused | None]
     left: int
     done: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def settle(self, index: int, outcome: Tensor | PairRefused) -> None:
-        self.outcomes[index] = outcome
-        self.left -= 1
-        if self.left == 0:
-            self.done.set()
+        with self.lock:
+            self.outcomes[index] = outcome
+            self.left -= 1
+            if self.left == 0:
+                self.done.set()
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class _Entry:
 
 
 class Batcher:
-    """Scores groups in shared batches on a thread of its own.
+    """Scores groups in shared batches on the threads that call `run`.
 
     Args:
         read: the forward pass.
@@ -71,29 +75,26 @@ class Batcher:
         self._pending: deque[_Entry] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._batch_started: float | None = None
-        self._thread = threading.Thread(target=self._run, name="forward", daemon=True)
+        self._running: dict[int, float] = {}
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._thread.start()
+    def run(self) -> None:
+        """Score what is submitted until closed; any number of threads may do so."""
+        me = threading.get_ident()
+        while batch := self._next_batch():
+            started = self._running[me] = time.monotonic()
+            self._score_batch(batch)
+            del self._running[me]
+            self._metrics.batch(sum(entry.group.size for entry in batch), self._budget, time.monotonic() - started)
 
     def close(self) -> None:
-        """Finish what is pending and stop."""
+        """Let `run` return once nothing is pending."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
-        self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the forward thread runs."""
-        return self._thread.is_alive()
+            self._wake.notify_all()
 
     def batch_seconds(self) -> float:
-        """How long the current batch has been running; 0 between batches."""
-        started = self._batch_started
-        return 0.0 if started is None else time.monotonic() - started
+        """How long the oldest of the running batches has been running; 0 between batches."""
+        return max((time.monotonic() - started for started in list(self._running.values())), default=0.0)
 
     def score(self, groups: Sequence[Group], direction: SafetyDirection) -> list[Tensor | PairRefused]:
         """Raw scores [K] of each group's responses, or why a group has none. Blocks; call from any thread."""
@@ -102,17 +103,9 @@ class Batcher:
         submission = _Submission(direction, [None] * len(groups), len(groups))
         with self._wake:
             self._pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
-            self._wake.notify()
+            self._wake.notify_all()
         submission.done.wait()
         return [outcome for outcome in submission.outcomes if outcome is not None]
-
-    def _run(self) -> None:
-        while batch := self._next_batch():
-            started = time.monotonic()
-            self._batch_started = started
-            self._score_batch(batch)
-            self._batch_started = None
-            self._metrics.batch(sum(entry.group.size for entry in batch), self._budget, time.monotonic() - started)
 
     def _next_batch(self) -> list[_Entry]:
         """The batch that holds the oldest pending group, filled with pending groups of about its length."""

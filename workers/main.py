@@ -8,7 +8,6 @@ import sys
 import threading
 from pathlib import Path
 
-import torch
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -22,10 +21,10 @@ from workers.batcher import Batcher
 from workers.directions import store
 from workers.directions.direction import SafetyDirection, check_fits
 from workers.directions.errors import DirectionError
+from workers.engine import process
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.errors import EngineError
 from workers.engine.forward import read
-from workers.engine.malloc import keep_freed_memory
 from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
@@ -47,10 +46,11 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _signal, _frame: stop.set())
-    keep_freed_memory()
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.workers))
+    passes = process.set_up(config.threads or max(1, (os.cpu_count() or 1) // config.workers))
     try:
-        annotator = load_annotator(config.model, config.home_folder, device=config.device, dtype=config.dtype)
+        annotator = load_annotator(
+            config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
+        )
         directions = load_directions(annotator, config.home_folder / "directions")
         probes = probe(annotator, directions)
     except EngineError as error:
@@ -88,7 +88,6 @@ def _serve(
 ) -> int:
     metrics = WorkerMetrics()
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
-    batcher.start()
     redis = Redis.from_url(config.redis_url)
     pairs = PairAnnotator(annotator, directions, batcher, metrics)
     tasks.serve(tasks.Duty(JobStore(redis), pairs, config.result_seconds))
@@ -103,29 +102,35 @@ def _serve(
         probes=probes,
     )
     lanes = Lanes(config.redis_url, state.name, _LANES)
+    keeper = threading.Thread(target=_keep, args=(redis, state, lanes, batcher, stop), name="keeper", daemon=True)
     lanes.start()
+    keeper.start()
     log.info("%s on %s in %s, directions: %s", state.model, state.device, state.dtype, ", ".join(directions) or "none")
-    healthy = _beat(redis, state, batcher, stop)
-    drained = lanes.stop(_DRAIN_SECONDS)
-    _leave(redis, state.name)
-    return 0 if healthy and drained else 1
+    with process.side_by_side(annotator.passes, "forward") as stage:
+        passes = [stage.submit(batcher.run) for _ in range(annotator.passes)]
+    keeper.join()
+    return 1 if any(future.exception() for future in passes) else 0
 
 
-def _beat(redis: Redis, state: WorkerState, batcher: Batcher, stop: threading.Event) -> bool:
-    """Renew the heartbeat until told to stop; False if the forward stage died or stands still.
+def _keep(redis: Redis, state: WorkerState, lanes: Lanes, batcher: Batcher, stop: threading.Event) -> None:
+    """Renew the heartbeat until told to stop, then let the lanes finish and close the forward stage.
 
-    A forward stage that stands still ends the process: whoever supervises it starts a fresh one.
+    A forward pass that stands still, or lanes that do not finish, end the process: its supervisor starts a fresh one.
     """
     while not stop.is_set():
-        if not batcher.alive or batcher.batch_seconds() > _STALL_SECONDS:
-            log.error("the forward stage died or stands still")
-            return False
+        if batcher.batch_seconds() > _STALL_SECONDS:
+            log.error("the forward pass has stood still for %.0f s", batcher.batch_seconds())
+            os._exit(1)
         try:
             roster.announce(redis, state)
         except RedisError as error:
             log.warning("heartbeat not delivered: %s", error)
         stop.wait(roster.HEARTBEAT_SECONDS)
-    return True
+    _leave(redis, state.name)
+    if not lanes.stop(_DRAIN_SECONDS):
+        log.error("chunks in hand were not finished within %.0f s", _DRAIN_SECONDS)
+        os._exit(1)
+    batcher.close()
 
 
 def _leave(redis: Redis, name: str) -> None:

@@ -6,12 +6,16 @@ from app.schemas.pairs import Pair
 
 _CHARACTERS_PER_TOKEN = 4
 _TEMPLATE_TOKENS = 32
+_MOST_TOKENS = 8192
 
 
 def estimated_tokens(pair: Pair) -> int:
-    """Roughly how many tokens a pair costs; the worker counts exactly, the queue only needs the order of magnitude."""
+    """Roughly how many tokens a pair costs; the worker counts exactly, the queue only needs the order of magnitude.
+
+    Bounded, because what is far longer than any window is refused before it is computed.
+    """
     characters = sum(len(message.content) for message in pair.messages) + len(pair.chosen) + len(pair.rejected)
-    return _TEMPLATE_TOKENS + characters // _CHARACTERS_PER_TOKEN
+    return min(_TEMPLATE_TOKENS + characters // _CHARACTERS_PER_TOKEN, _MOST_TOKENS)
 
 
 def cut(request: AnnotateRequest, chunk_tokens: int) -> tuple[list[Chunk], int]:

@@ -7,9 +7,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 Role = Literal["system", "user", "assistant"]
 
 
-def _no_nul(text: str) -> str:
+def _real_text(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain NUL bytes")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode: it holds a lone surrogate or bytes that are not UTF-8") from None
     return text
 
 
@@ -19,9 +23,9 @@ def _ends_before_answer(messages: "list[Message]") -> "list[Message]":
     return messages
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
+Text = Annotated[str, AfterValidator(_real_text)]
 PromptText = Annotated[Text, StringConstraints(min_length=1, pattern=r"\S")]
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_no_nul)]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_real_text)]
 
 
 class Strict(BaseModel):

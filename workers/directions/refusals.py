@@ -33,9 +33,16 @@ _OPENING = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _LATER = re.compile(
-    r"(?:can(?:no|['’])t|unable to|won['’]?t|not able to|will not|must not|do(?:n['’]?t| not) feel)\s+(?:\w+\s+){0,3}?"
-    r"(?:help|assist|provide|fulfil|fulfill|support|comply|engage|encourage|answer|give|write|create|do that|comfortable)\b",
-    re.IGNORECASE,
+    r"""
+      (?:can(?:no|['’])t|unable\ to|won['’]?t|not\ able\ to|will\ not|must\ not)\s+(?:\w+\s+){0,3}?
+          (?:help|assist|provide|fulfil|support|comply|engage|encourage|answer|give|write|create|do\ that)
+    | not\ something\ i(?:['’]m|\ am)?\ (?:can|will|able|willing)
+    | \bi(?:['’]d|\ would)\ rather\ not\b
+    | do(?:n['’]?t|\ not)\ feel\ comfortable
+    | \b(?:going|have|need)\ to\ (?:decline|refuse|pass|turn\ (?:it|this|that|you)\ down)
+    | \bhelp(?:ing)?\b[^.!?]{0,40}\bwould\ be\ (?:wrong|harmful|illegal|irresponsible)
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 _LATER_WITHIN = 200
 

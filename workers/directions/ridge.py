@@ -44,8 +44,9 @@ class RidgeFit:
 
 def root_mean_square(differences: Tensor) -> Tensor:
     """[S, d] root mean square of [n, S, d] differences; 1 where a coordinate never moves."""
-    size: Tensor = differences.double().square().mean(dim=0).sqrt()
-    return size.masked_fill(size == 0, 1.0)
+    scale: Tensor = differences.double().square().mean(dim=0).sqrt()
+    scale[scale == 0] = 1
+    return scale
 
 
 def fit_ridge(differences: Tensor, families: Tensor, lambdas: Sequence[float] = LAMBDAS) -> RidgeFit:
@@ -78,7 +79,8 @@ def difference_of_means(differences: Tensor) -> Tensor:
     """[S, d] mean difference, each site's part of unit length: the limit of the ridge for λ → ∞ without scaling."""
     check_differences(differences)
     mean = differences.double().mean(dim=0)
-    return (mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12)).float()
+    unit: Tensor = mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return unit.float()
 
 
 def check_differences(differences: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from workers.engine import attention
+from workers.engine import attention, taps
 from workers.engine.errors import ModelNotLoaded
 from workers.engine.template import ChatTemplate
 from workers.engine.weights import locate
@@ -30,6 +30,7 @@ class Annotator:
         tokenizer: its tokenizer.
         template: its chat template.
         budget: tokens that one forward pass should hold.
+        passes: forward passes that should run side by side.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Annotator:
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
     budget: int
+    passes: int = 1
 
     @cached_property
     def decoder(self) -> Any:
@@ -93,7 +95,7 @@ class Annotator:
         raise ModelNotLoaded(f"no final norm found in {type(self.decoder).__name__}")
 
 
-def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str = "auto") -> Annotator:
+def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str = "auto", passes: int = 1) -> Annotator:
     """Load an annotator for reading.
 
     Args:
@@ -101,6 +103,7 @@ def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str =
         home: where conversions are cached.
         device: `cpu`, `cuda`, `cuda:1`, … or `auto` for CUDA where there is one.
         dtype: `bfloat16`, `float32`, … or `auto` for bfloat16 where the device multiplies it natively.
+        passes: how many forward passes run side by side on a CPU, as `process.set_up` says.
 
     Raises:
         ModelNotLoaded: it is not there or cannot be run.
@@ -118,15 +121,20 @@ def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str =
         raise ModelNotLoaded(f"{model} cannot be loaded: {error}") from error
     loaded.to(target).eval().requires_grad_(False)
     revision = weights.revision or str(getattr(loaded.config, "_commit_hash", None) or "unknown")
-    return assemble(weights.name, revision, loaded, tokenizer)
+    return assemble(weights.name, revision, loaded, tokenizer, passes=passes if target.type == "cpu" else 1)
 
 
-def assemble(name: str, revision: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Annotator:
+def assemble(
+    name: str, revision: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, passes: int = 1
+) -> Annotator:
     """An annotator of parts already in memory; the model must use `attention.NAME`."""
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     window = min((int(limit) for limit in limits if limit), default=_DEFAULT_WINDOW)
     budget = _BUDGETS.get(model.device.type, _BUDGETS["cpu"])
-    return Annotator(name, revision, model, tokenizer, ChatTemplate(tokenizer, window), budget)
+    annotator = Annotator(name, revision, model, tokenizer, ChatTemplate(tokenizer, window), budget, passes)
+    for layer in range(annotator.depth + 1):
+        taps.install(layer, annotator.module_at(layer))
+    return annotator
 
 
 def _native_dtype(device: torch.device) -> torch.dtype:

@@ -1,20 +1,16 @@
 """The forward pass up to the last layer that anyone reads."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workers.engine.annotator import Annotator
 from workers.engine.attention import packed
 from workers.engine.packing import Group, Layout, pack
+from workers.engine.process import side_by_side
 from workers.engine.sites import Pooling, Site
-
-
-class _DeepEnough(Exception):
-    """Leaves the model's forward pass once the last wanted layer has spoken."""
+from workers.engine.taps import recording
 
 
 @torch.inference_mode()
@@ -32,10 +28,8 @@ def read(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -
         [n, S, d] float32 on the annotator's device, n the responses of all groups in order.
     """
     layout = Layout.of(groups, annotator.device)
-    deepest = max(site.layer for site in sites)
     layers = {site.layer for site in sites}
-    recording = _recording(annotator, layers, deepest)
-    with recording as activations, packed(layout, annotator.dtype), suppress(_DeepEnough):
+    with packed(layout, annotator.dtype), recording(layers) as activations:
         annotator.decoder(input_ids=layout.tokens[None], position_ids=layout.positions[None], use_cache=False)
     weights = {pooling: pooling_weights(layout, pooling) for pooling in {site.pooling for site in sites}}
     exact = {layer: hidden.float() for layer, hidden in activations.items()}
@@ -48,7 +42,7 @@ def read_all(
     sites: Sequence[Site],
     progress: Callable[[int], None] = lambda _done: None,
 ) -> list[Tensor]:
-    """Pooled activations of any number of groups, batch by batch.
+    """Pooled activations of any number of groups, batch by batch, `annotator.passes` of them side by side.
 
     Args:
         annotator: the loaded model.
@@ -59,12 +53,17 @@ def read_all(
     Returns:
         One [K, S, d] float32 tensor on the CPU for each group, in the order given.
     """
+    batches = list(pack(groups, annotator.budget))
     readings: dict[int, Tensor] = {}
-    for batch in pack(groups, annotator.budget):
-        pooled = read(annotator, [groups[i] for i in batch], sites).cpu()
-        parts = torch.split(pooled, [len(groups[i].branches) for i in batch])
-        readings.update(zip(batch, parts, strict=True))
-        progress(len(readings))
+
+    def read_batch(batch: list[int]) -> Tensor:
+        return read(annotator, [groups[i] for i in batch], sites).cpu()
+
+    with side_by_side(annotator.passes) as pool:
+        for batch, pooled in zip(batches, pool.map(read_batch, batches), strict=True):
+            parts = torch.split(pooled, [len(groups[i].branches) for i in batch])
+            readings.update(zip(batch, parts, strict=True))
+            progress(len(readings))
     return [readings[i] for i in range(len(groups))]
 
 
@@ -90,25 +89,3 @@ def pooling_weights(layout: Layout, pooling: Pooling) -> Tensor:
     else:
         share = (steps == layout.branch_lengths[:, None] - 1).float()
     return weights.scatter_add_(1, rows, share)
-
-
-@contextmanager
-def _recording(annotator: Annotator, layers: set[int], deepest: int) -> Iterator[dict[int, Tensor]]:
-    """Collect the [T, d] output of `layers`; the hook on the deepest one ends the pass. Hooks are always removed."""
-    activations: dict[int, Tensor] = {}
-
-    def hook(layer: int) -> Any:
-        def record(_module: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
-            hidden = output if isinstance(output, Tensor) else output[0]
-            activations[layer] = hidden[0]
-            if layer == deepest:
-                raise _DeepEnough
-
-        return record
-
-    handles = [annotator.module_at(layer).register_forward_hook(hook(layer)) for layer in sorted(layers)]
-    try:
-        yield activations
-    finally:
-        for handle in handles:
-            handle.remove()

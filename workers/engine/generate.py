@@ -6,11 +6,11 @@ import torch
 
 from workers.engine import attention
 from workers.engine.annotator import Annotator
+from workers.engine.process import side_by_side
 
 _BATCH = 16
 
 
-@torch.inference_mode()
 def greedy_answers(
     annotator: Annotator,
     prompts: Sequence[Sequence[int]],
@@ -29,22 +29,30 @@ def greedy_answers(
     answers: dict[int, str] = {}
     annotator.model.set_attn_implementation("sdpa")
     try:
-        for batch in _by_length(prompts):
-            ids, mask = _left_padded([prompts[i] for i in batch], annotator.device)
-            out = annotator.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=annotator.template.end_of_turn,
-                eos_token_id=annotator.template.end_of_turn,
-            )
-            texts = annotator.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-            answers.update(zip(batch, (text.strip() for text in texts), strict=True))
-            progress(len(answers))
+        batches = list(_by_length(prompts))
+        with side_by_side(annotator.passes) as pool:
+            spoken = pool.map(lambda batch: _answer(annotator, [prompts[i] for i in batch], max_new_tokens), batches)
+            for batch, texts in zip(batches, spoken, strict=True):
+                answers.update(zip(batch, texts, strict=True))
+                progress(len(answers))
     finally:
         annotator.model.set_attn_implementation(attention.NAME)
     return [answers[i] for i in range(len(prompts))]
+
+
+@torch.inference_mode()
+def _answer(annotator: Annotator, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    ids, mask = _left_padded(prompts, annotator.device)
+    out = annotator.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=annotator.template.end_of_turn,
+        eos_token_id=annotator.template.end_of_turn,
+    )
+    texts = annotator.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in texts]
 
 
 def _by_length(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:

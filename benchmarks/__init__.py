@@ -1,0 +1,1 @@
+"""Measurements: how fast the service is and how well it reads. No part of the test suite."""

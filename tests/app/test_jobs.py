@@ -1,0 +1,130 @@
+"""Jobs over HTTP and in Redis."""
+
+import json
+
+import pytest
+from redis import Redis
+from starlette.testclient import TestClient
+
+from app.jobs import keys
+from app.jobs.cut import cut
+from app.jobs.store import JobStore
+from app.schemas.annotate import AnnotateRequest
+from app.schemas.chunk import Chunk, ChunkAnswer
+from tests.app.conftest import Connect
+from workers import tasks
+from workers.annotate import PairAnnotator
+
+PAIR = {"prompt": "Hello?", "chosen": "Hello.", "rejected": "Go away."}
+
+
+def request(count: int, **options: object) -> AnnotateRequest:
+    return AnnotateRequest.model_validate({"pairs": [PAIR] * count} | options)
+
+
+@pytest.fixture
+def store(empty_queue: str) -> JobStore:
+    return JobStore(Redis.from_url(empty_queue))
+
+
+@pytest.fixture
+def answers(worker: PairAnnotator) -> list[ChunkAnswer]:
+    chunks, _tokens = cut(request(3), chunk_tokens=70)
+    return [worker.annotate(chunk) for chunk in chunks]
+
+
+def test_chunks_are_bounded_and_together_hold_every_pair_in_order() -> None:
+    chunks, tokens = cut(request(10), chunk_tokens=100)
+    assert [pair.id for chunk in chunks for pair in chunk.pairs] == [str(i) for i in range(10)]
+    assert len(chunks) == 5
+    assert tokens == 10 * 37
+
+
+def test_a_pair_larger_than_a_chunk_is_a_chunk() -> None:
+    chunks, _tokens = cut(request(2), chunk_tokens=1)
+    assert [len(chunk.pairs) for chunk in chunks] == [1, 1]
+
+
+def test_a_job_is_complete_when_its_last_chunk_is_answered(store: JobStore, answers: list[ChunkAnswer]) -> None:
+    chunks, _tokens = cut(request(3), chunk_tokens=70)
+    job_id = store.submit(chunks, keep_seconds=60)
+    assert store.waiting() == len(chunks) == 3
+    for number, answer in reversed(list(enumerate(answers))):
+        assert store.job(job_id).status == "in_progress"  # type: ignore[union-attr]
+        assert store.answer(job_id, number, answer, keep_seconds=60)
+    job = store.job(job_id)
+    assert job is not None and job.status == "completed" and job.completed_at is not None
+    assert [entry.id for entry in store.collect(job_id).annotations] == ["0", "1", "2"]
+
+
+def test_a_chunk_is_answered_once_however_often_it_is_tried(store: JobStore, answers: list[ChunkAnswer]) -> None:
+    job_id = store.submit(cut(request(3), chunk_tokens=70)[0], keep_seconds=60)
+    assert store.answer(job_id, 0, answers[0], keep_seconds=60)
+    assert not store.answer(job_id, 0, answers[1], keep_seconds=60)
+    assert store.chunk(job_id, 0) is None
+    assert store.job(job_id).request_counts.completed == 1  # type: ignore[union-attr]
+    assert store.answers(job_id)[0].annotations[0].id == "0"
+
+
+def test_a_failed_job_keeps_its_reason_and_takes_no_answers(store: JobStore, answers: list[ChunkAnswer]) -> None:
+    job_id = store.submit(cut(request(3), chunk_tokens=70)[0], keep_seconds=60)
+    assert store.fail(job_id, "no such direction")
+    assert not store.fail(job_id, "again")
+    assert not store.answer(job_id, 0, answers[0], keep_seconds=60)
+    job = store.job(job_id)
+    assert job is not None and (job.status, job.error) == ("failed", "no such direction")
+
+
+def test_everything_of_a_job_expires(store: JobStore, answers: list[ChunkAnswer]) -> None:
+    job_id = store.submit(cut(request(2), chunk_tokens=70)[0], keep_seconds=60)
+    store.answer(job_id, 0, answers[0], keep_seconds=60)
+    for name in (keys.job(job_id), keys.chunks(job_id), keys.answers(job_id)):
+        assert store.redis.ttl(name) > 0
+
+
+def test_results_are_one_row_a_pair_each_with_its_provenance(client: TestClient) -> None:
+    body = {"pairs": [PAIR] * 3}
+    location = client.post("/annotate", json=body, headers={"Prefer": "respond-async"}).headers["Location"]
+    client.get(location, params={"wait": 20})
+    answer = client.get(f"{location}/results")
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    rows = [json.loads(line) for line in answer.text.splitlines()]
+    assert [row["annotation"]["id"] for row in rows] == ["0", "1", "2"]
+    assert all(row["provenance"]["direction"] == "default" for row in rows)
+
+
+def test_results_of_a_job_in_progress_are_409(connect: Connect, store: JobStore, empty_queue: str) -> None:
+    job_id = store.submit(cut(request(1), chunk_tokens=70)[0], keep_seconds=60)
+    client = connect(redis_url=empty_queue)
+    waited = client.get(f"/jobs/{job_id}", params={"wait": 0.1})
+    assert waited.json()["status"] == "in_progress"
+    assert waited.headers["Retry-After"]
+    assert client.get(f"/jobs/{job_id}/results").status_code == 409
+
+
+@pytest.mark.parametrize("path", ["/jobs/nothing", "/jobs/nothing/results"])
+def test_an_unknown_job_is_404(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("suffix", ["", "/results"])
+def test_an_expired_job_is_410(connect: Connect, store: JobStore, empty_queue: str, suffix: str) -> None:
+    job_id = store.submit(cut(request(1), chunk_tokens=70)[0], keep_seconds=1)
+    store.redis.hset(keys.job(job_id), "expires_at", "1")
+    assert connect(redis_url=empty_queue).get(f"/jobs/{job_id}{suffix}").status_code == 410
+
+
+def test_a_chunk_for_a_direction_that_went_away_fails_its_job(
+    worker: PairAnnotator, redis_url: str, client: TestClient
+) -> None:
+    store = JobStore(Redis.from_url(redis_url))
+    chunks = [Chunk.model_validate(chunk) for chunk in cut(request(1, direction="gone"), chunk_tokens=70)[0]]
+    job_id = store.submit(chunks, keep_seconds=60)
+    job = client.get(f"/jobs/{job_id}", params={"wait": 20}).json()
+    assert job["status"] == "failed"
+    assert "gone" in job["error"]
+    assert client.get(f"/jobs/{job_id}/results").status_code == 500
+
+
+def test_a_task_whose_chunk_is_answered_does_nothing(worker: PairAnnotator) -> None:
+    tasks.annotate_chunk("no-such-job", 0)

@@ -1,0 +1,148 @@
+"""The real thing: `safemargin serve` with its own queue, worker and model, as a user starts it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "pairs.jsonl"
+PAIRS = [orjson.loads(line) for line in EXAMPLES.read_bytes().splitlines()]
+PATIENCE = 300
+
+pytestmark = pytest.mark.real
+
+
+def environment(**changes: str) -> dict[str, str]:
+    own = {k: v for k, v in os.environ.items() if k != "REDIS_URL" and not k.startswith("SAFEMARGIN_")}
+    return own | {"PORT": "0"} | changes
+
+
+def start(*arguments: str, **changes: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "cli", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(**changes))
+
+
+def ready_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(r"ready at (http://\S+)", line):
+            return found[1]
+    raise AssertionError("the service ended without becoming ready")
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    process = start("serve")
+    yield process, ready_line(process)
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+
+
+def annotate(url: str) -> httpx.Response:
+    return httpx.post(f"{url}/annotate", json={"pairs": PAIRS}, timeout=60, trust_env=False)
+
+
+def test_once_it_says_ready_it_answers(serving: tuple["subprocess.Popen[str]", str]) -> None:
+    _process, url = serving
+    assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    answer = annotate(url).raise_for_status().json()
+    assert [entry["id"] for entry in answer["annotations"]] == [pair["id"] for pair in PAIRS]
+    assert answer["provenance"]["model"] == "SmolLM2-135M-Instruct"
+    assert answer["provenance"]["calibrated"] is True
+
+
+def test_the_shipped_default_reads_most_of_the_examples_right(serving: tuple["subprocess.Popen[str]", str]) -> None:
+    entries = annotate(serving[1]).json()["annotations"]
+    assert sum(entry["margin"] > 0 for entry in entries) >= len(PAIRS) - 2
+
+
+def test_the_same_pairs_get_the_same_margins_alone_and_together(serving: tuple["subprocess.Popen[str]", str]) -> None:
+    url = serving[1]
+    together = annotate(url).json()["annotations"]
+    for pair, entry in zip(PAIRS, together, strict=True):
+        alone = httpx.post(f"{url}/annotate", json={"pairs": [pair]}, timeout=60, trust_env=False).json()
+        assert alone["annotations"][0]["margin"] == pytest.approx(entry["margin"], abs=0.15)
+
+
+def test_a_killed_worker_is_replaced_and_the_service_answers_again(
+    serving: tuple["subprocess.Popen[str]", str],
+) -> None:
+    process, url = serving
+    worker = next(c for c in psutil.Process(process.pid).children(True) if "workers.main" in c.cmdline())
+    worker.kill()
+    before = worker.pid
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        alive = [c for c in psutil.Process(process.pid).children(True) if "workers.main" in c.cmdline()]
+        names = httpx.get(f"{url}/readyz", trust_env=False).json().get("workers", [])
+        if alive and any(str(alive[0].pid) in name for name in names):
+            break
+        time.sleep(0.2)
+    assert alive[0].pid != before
+    assert annotate(url).status_code == 200
+
+
+def test_ctrl_c_stops_every_process_it_started(serving: tuple["subprocess.Popen[str]", str]) -> None:
+    process, url = serving
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert {"valkey-server", "workers.main", "app.main:create_app"} <= {
+        part for child in children for part in (child.name(), *child.cmdline())
+    }
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 0
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+
+
+def test_a_taken_port_is_refused_in_plain_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "cli", "serve"],
+            env=environment(PORT=str(port)),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"{port} is taken" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_annotator_that_is_not_there_ends_the_service_with_its_name() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "cli", "serve"],
+        env=environment(SAFEMARGIN_MODEL="/nowhere/model"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert "/nowhere/model" in process.stderr
+
+
+def test_the_demo_shows_a_row_for_every_example_and_leaves_nothing_behind() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cli", "demo", str(EXAMPLES)],
+        env=environment(COLUMNS="120"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    for pair in PAIRS:
+        assert pair["id"] in ended.stdout
