@@ -47,6 +47,13 @@ def serving() -> Iterator[tuple["subprocess.Popen[str]", str]]:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def workers_of(process: "subprocess.Popen[str]") -> set[int]:
+    living = [c for c in psutil.Process(process.pid).children(True) if c.status() != psutil.STATUS_ZOMBIE]
+    return {child.pid for child in living if "workers.main" in child.cmdline()}
 
 
 def annotate(url: str) -> httpx.Response:
@@ -79,17 +86,15 @@ def test_a_killed_worker_is_replaced_and_the_service_answers_again(
     serving: tuple["subprocess.Popen[str]", str],
 ) -> None:
     process, url = serving
-    worker = next(c for c in psutil.Process(process.pid).children(True) if "workers.main" in c.cmdline())
-    worker.kill()
-    before = worker.pid
+    (before,) = workers_of(process)
+    os.kill(before, signal.SIGKILL)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        alive = [c for c in psutil.Process(process.pid).children(True) if "workers.main" in c.cmdline()]
         names = httpx.get(f"{url}/readyz", trust_env=False).json().get("workers", [])
-        if alive and any(str(alive[0].pid) in name for name in names):
+        if any(name.endswith(f".{pid}") for name in names for pid in workers_of(process) - {before}):
             break
         time.sleep(0.2)
-    assert alive[0].pid != before
+    assert workers_of(process) and before not in workers_of(process)
     assert annotate(url).status_code == 200
 
 
