@@ -1,0 +1,88 @@
+"""A tiny annotator made on the spot: real architecture and tokenizer, random weights, nothing downloaded."""
+
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from app.schemas.pairs import Message
+from workers.engine import attention
+from workers.engine.annotator import Annotator, assemble
+from workers.engine.packing import Group
+
+torch.set_num_threads(1)  # such small products only lose by sharing
+
+WINDOW = 256
+DEPTH = 4
+DEFAULT_SYSTEM = "Be kind."
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n" + DEFAULT_SYSTEM + "<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": WINDOW,
+    "initializer_range": 0.1,  # large enough that attention moves the residual stream, so that a wrong mask shows
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+
+
+def tiny_tokenizer(chat_template: str | None = CHATML, eos_token: str | None = "<|im_end|>") -> PreTrainedTokenizerBase:
+    """Byte-level BPE with a few merges and the two control tokens of ChatML."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["How do I sharpen a kitchen knife? I can't help with that request."], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|im_start|>", eos_token=eos_token, chat_template=chat_template
+    )
+
+
+def tiny_annotator(
+    family: Any = LlamaConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Annotator:
+    """An annotator of the architecture `family`; the same seed gives the same weights."""
+    tokenizer = tiny_tokenizer() if tokenizer is None else tokenizer
+    config = family(vocab_size=len(tokenizer), **_SHAPE, **settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
+    return assemble("tiny", "sha256:tiny", model.to(dtype).eval().requires_grad_(False), tokenizer)
+
+
+def user(text: str) -> list[Message]:
+    """A conversation of one user turn."""
+    return [Message(role="user", content=text)]
+
+
+def encode(annotator: Annotator, prompt: str, *responses: str) -> Group:
+    """A prompt of one user turn with its responses."""
+    return annotator.template.encode(user(prompt), responses)
+
+
+@pytest.fixture(scope="session")
+def annotator() -> Annotator:
+    """A tiny Llama in fp32: 4 blocks, width 32, a window of 256 tokens."""
+    return tiny_annotator()

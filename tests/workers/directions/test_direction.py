@@ -1,0 +1,89 @@
+"""What a safety direction says of activations, and which annotator it fits."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from app import __version__
+from workers.directions.direction import SafetyDirection, check_fits, logistic, new_direction
+from workers.directions.errors import UnfitData, UnusableFile
+from workers.engine.sites import Site
+
+SITES = (Site(2, "mean"), Site(2, "end_of_turn"))
+VECTORS = torch.tensor([[1.0, 0.0, 2.0], [0.0, -1.0, 0.5]])
+
+
+def direction(vectors: Tensor = VECTORS, slope: float | None = 2.0, direction_id: str = "mine") -> SafetyDirection:
+    model = ("tiny", "sha256:weights", "sha256:template")
+    return new_direction(direction_id, SITES, vectors, model=model, recipe="pairs", settings={"pairs": 60}, slope=slope)
+
+
+def test_a_score_is_the_sum_of_the_projections_at_every_site() -> None:
+    activations = torch.tensor([[[1.0, 5.0, 1.0], [7.0, 2.0, 4.0]], [[0.0, 9.0, 0.0], [9.0, 0.0, 0.0]]])
+    assert direction().scores(activations).tolist() == [(1 + 2) + (-2 + 2), 0.0]
+
+
+def test_scores_of_several_sites_add_up_from_scores_of_each() -> None:
+    activations = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
+    parts = [direction(VECTORS * torch.eye(2)[:, [site]]).scores(activations) for site in (0, 1)]
+    torch.testing.assert_close(direction().scores(activations), parts[0] + parts[1])
+
+
+def test_scores_are_added_in_double_precision() -> None:
+    huge, tiny = torch.tensor([[[1e8, 1.0, 0.0]] * 2]), torch.tensor([[1.0, 1.0, 0.0], [-1.0, 1.0, 0.0]])
+    assert direction(tiny).scores(huge).tolist() == [2.0]
+
+
+def test_a_calibrated_margin_is_in_log_odds_and_an_uncalibrated_one_is_raw() -> None:
+    assert direction(slope=2.5).calibrate(-3.0) == -7.5
+    assert direction(slope=None).calibrate(-3.0) == -3.0
+
+
+@pytest.mark.parametrize(("margin", "probability"), [(0.0, 0.5), (math.log(3), 0.75), (-math.log(3), 0.25)])
+def test_the_probability_is_the_logistic_of_the_margin(margin: float, probability: float) -> None:
+    assert logistic(margin) == pytest.approx(probability)
+
+
+def test_the_probability_of_an_extreme_margin_does_not_overflow() -> None:
+    assert logistic(1e4) == 1
+    assert logistic(-1e4) == 0
+    assert logistic(3.7) + logistic(-3.7) == 1
+
+
+def test_the_card_says_what_it_is_and_how_it_was_made() -> None:
+    card = direction().card
+    made_for = (card.model, card.model_revision, card.template)
+    assert (card.id, made_for) == ("mine", ("tiny", "sha256:weights", "sha256:template"))
+    assert [(site.layer, site.pooling) for site in card.sites] == [(2, "mean"), (2, "end_of_turn")]
+    assert (card.recipe, card.settings, card.slope, card.readings) == ("pairs", {"pairs": 60}, 2.0, [])
+    assert card.version == __version__
+
+
+def test_the_digest_changes_with_vectors_and_card() -> None:
+    variants = [direction(), direction(VECTORS * 2), direction(slope=2.1), direction(direction_id="other")]
+    digests = [variant.card.digest for variant in variants]
+    assert all(digest.startswith("sha256:") for digest in digests)
+    assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("vectors", [VECTORS * 0, VECTORS * float("nan"), VECTORS / 0])
+def test_vectors_that_are_zero_or_not_finite_are_no_direction(vectors: Tensor) -> None:
+    with pytest.raises(UnfitData, match="zero or not finite"):
+        direction(vectors)
+
+
+def test_a_direction_fits_the_annotator_it_was_made_for() -> None:
+    check_fits(direction(), model="tiny", revision="sha256:weights", depth=2, width=3)
+
+
+def test_a_direction_does_not_fit_other_weights() -> None:
+    with pytest.raises(UnusableFile, match="direction mine was made for tiny, not for the weights of other"):
+        check_fits(direction(), model="other", revision="sha256:others", depth=2, width=3)
+
+
+@pytest.mark.parametrize(("depth", "width"), [(2, 4), (1, 3)])
+def test_a_direction_does_not_fit_another_shape(depth: int, width: int) -> None:
+    with pytest.raises(UnusableFile, match="does not have the shape of tiny"):
+        check_fits(direction(), model="tiny", revision="sha256:weights", depth=depth, width=width)

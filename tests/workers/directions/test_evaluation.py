@@ -1,0 +1,110 @@
+"""Accuracy, calibration and folds on simulated margins whose truth is known."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from workers.directions.evaluation import accuracy, calibration_error, folds, platt_slope
+
+
+def chance(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def simulated(count: int, slope: float, *, seed: int = 0) -> Tensor:
+    """Raw margins of labelled pairs: each label agrees with the sign with probability σ(slope · |margin|)."""
+    size = 3 * torch.rand(count, generator=chance(seed), dtype=torch.double)
+    right = torch.rand(count, generator=chance(seed + 1), dtype=torch.double) < torch.sigmoid(slope * size)
+    return torch.where(right, size, -size)
+
+
+@pytest.mark.parametrize("slope", [0.2, 1.0, 3.0])
+def test_platt_scaling_recovers_a_known_slope(slope: float) -> None:
+    assert platt_slope(simulated(20_000, slope)) == pytest.approx(slope, rel=0.1)
+
+
+def test_the_slope_is_per_unit_of_raw_margin() -> None:
+    margins = simulated(500, 1.0)
+    slope = platt_slope(margins)
+    assert slope is not None
+    assert platt_slope(margins * 1000) == pytest.approx(slope / 1000)
+
+
+def test_margins_without_signal_have_no_slope() -> None:
+    assert platt_slope(torch.zeros(50)) is None
+    assert platt_slope(-simulated(500, 1.0)) is None
+    assert platt_slope(torch.tensor([1.0, -1.0] * 50)) is None
+
+
+def test_margins_that_are_always_right_have_a_finite_slope() -> None:
+    slope = platt_slope(torch.rand(200, generator=chance()) + 0.1)
+    assert slope is not None
+    assert 1 < slope < 100
+
+
+def test_calibrated_log_odds_have_next_to_no_calibration_error() -> None:
+    assert calibration_error(2.0 * simulated(20_000, 2.0)) < 0.01
+
+
+def test_overconfident_and_underconfident_log_odds_have_a_large_calibration_error() -> None:
+    margins = simulated(20_000, 0.3)
+    assert calibration_error(10 * margins) > 0.2
+    assert calibration_error(simulated(20_000, 3.0) * 0.1) > 0.2
+
+
+def test_calibration_error_is_the_gap_between_probability_and_truth() -> None:
+    """All pairs at 90 %, but only 60 % right: the gap is 30 points."""
+    margins = torch.cat([torch.full((600,), 2.1972), torch.full((400,), -2.1972)])
+    assert calibration_error(margins, bins=2) == pytest.approx(0.3, abs=1e-4)
+
+
+def test_accuracy_is_the_share_of_positive_margins_and_a_tie_counts_half() -> None:
+    reading = accuracy(torch.tensor([2.0, -1.0, 0.0, 0.5, 0.0]), torch.arange(5))
+    assert reading.value == (1 + 0 + 0.5 + 1 + 0.5) / 5
+    assert (reading.pairs, reading.prompts) == (5, 5)
+
+
+def test_the_interval_holds_the_value_and_is_the_same_every_time() -> None:
+    margins = simulated(300, 0.5)
+    reading = accuracy(margins, torch.arange(300))
+    assert 0 <= reading.low < reading.value < reading.high <= 1
+    assert reading == accuracy(margins, torch.arange(300))
+
+
+def test_the_interval_covers_the_truth_nineteen_times_in_twenty() -> None:
+    covered = 0
+    for seed in range(100):
+        margins = torch.where(torch.rand(150, generator=chance(seed)) < 0.7, 1.0, -1.0)
+        reading = accuracy(margins, torch.arange(150))
+        covered += reading.low <= 0.7 <= reading.high
+    assert 89 <= covered <= 99
+
+
+def test_pairs_of_one_prompt_count_once_towards_certainty() -> None:
+    margins, prompts = simulated(100, 0.5), torch.arange(100)
+    once, five_times = accuracy(margins, prompts), accuracy(margins.repeat(5), prompts.repeat(5))
+    assert [five_times.low, five_times.high] == pytest.approx([once.low, once.high])
+    assert (five_times.pairs, five_times.prompts) == (500, 100)
+    careless = accuracy(margins.repeat(5), torch.arange(500))
+    assert careless.high - careless.low < 0.6 * (five_times.high - five_times.low)
+
+
+def test_family_numbers_need_not_be_dense() -> None:
+    margins = simulated(20, 0.5)
+    assert accuracy(margins, torch.arange(20) * 1000 - 7) == accuracy(margins, torch.arange(20))
+
+
+def test_folds_never_split_a_family_and_are_of_about_equal_size() -> None:
+    families = torch.randint(60, (400,), generator=chance(3)) * 17
+    fold = folds(families)
+    homes = set(zip(families.tolist(), fold.tolist(), strict=True))
+    assert len(homes) == len(set(families.tolist()))
+    sizes = [sum(home == number for _, home in homes) for number in range(5)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_folds_depend_on_the_seed_alone() -> None:
+    families = torch.arange(100)
+    assert torch.equal(folds(families), folds(families))
+    assert not torch.equal(folds(families), folds(families, seed=1))
+    assert set(folds(families, count=3).tolist()) == {0, 1, 2}

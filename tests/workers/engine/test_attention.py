@@ -1,0 +1,88 @@
+"""Attention of packed groups: windows, kernels, and what it refuses."""
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import nn
+from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
+
+from tests.conftest import DEPTH, encode, tiny_annotator
+from workers.engine import attention
+from workers.engine.annotator import Annotator
+from workers.engine.attention import packed, paired_attention
+from workers.engine.forward import read
+from workers.engine.packing import Group, Layout
+from workers.engine.reference import TOLERANCES, disagreement, read_plainly
+from workers.engine.sites import Pooling, Site
+
+EVERYWHERE = [Site(layer, pooling) for layer in range(DEPTH + 1) for pooling in get_args(Pooling)]
+WINDOW = 12
+
+
+def mixed(annotator: Annotator) -> list[Group]:
+    """Prompts and responses shorter and longer than a sliding window of 12."""
+    texts = [("hi", "a", ""), ("word " * 12, "yes", "response " * 6), ("How do I sharpen a knife?", "no " * 20, "ok")]
+    return [encode(annotator, *text) for text in texts]
+
+
+ARCHITECTURES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "grouped heads": (LlamaConfig, {}),
+    "a sliding window in every layer": (MistralConfig, {"sliding_window": WINDOW}),
+    "a sliding window in some layers": (
+        Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("kernel", ["direct products", "fused"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_reads_as_plain_transformers_with_either_kernel(
+    architecture: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel == "fused":
+        monkeypatch.setattr(attention, "_DIRECT_LIMIT", 0)
+    family, settings = ARCHITECTURES[architecture]
+    annotator = tiny_annotator(family, **settings)
+    groups = mixed(annotator)
+    ours, plain = read(annotator, groups, EVERYWHERE), read_plainly(annotator, groups, EVERYWHERE)
+    assert disagreement(ours, plain) <= TOLERANCES["float32"]
+
+
+def test_a_sliding_window_hides_what_lies_further_back() -> None:
+    wide, narrow = (tiny_annotator(MistralConfig, sliding_window=window) for window in (None, WINDOW))
+    groups = mixed(wide)
+    assert disagreement(read(narrow, groups, EVERYWHERE), read(wide, groups, EVERYWHERE)) > 0.01
+
+
+def test_responses_of_a_prompt_do_not_see_each_other(annotator: Annotator) -> None:
+    one, other = (encode(annotator, "hi", sibling, "me") for sibling in ("short", "something else entirely"))
+    mine, mine_again = (read(annotator, [group], EVERYWHERE)[1:] for group in (one, other))
+    assert disagreement(mine, mine_again) <= TOLERANCES["float32"]
+
+
+def test_a_response_sees_its_prompt(annotator: Annotator) -> None:
+    one, other = (encode(annotator, prompt, "me") for prompt in ("hi there", "ho there"))
+    assert disagreement(read(annotator, [one], EVERYWHERE), read(annotator, [other], EVERYWHERE)) > 0.01
+
+
+def test_soft_capping_is_refused() -> None:
+    annotator = tiny_annotator(Gemma2Config, attn_logit_softcapping=50.0, head_dim=8)
+    with pytest.raises(NotImplementedError, match="softcap"):
+        read(annotator, mixed(annotator), [Site(1, "mean")])
+
+
+def test_attention_sinks_are_refused() -> None:
+    x = torch.zeros(1, 4, 3, 8)
+    with pytest.raises(NotImplementedError, match="s_aux"):
+        paired_attention(nn.Identity(), x, x, x, None, s_aux=torch.zeros(4))
+
+
+def test_a_layout_holds_only_inside_its_block(annotator: Annotator) -> None:
+    layout = Layout.of([encode(annotator, "hi", "hello")], annotator.device)
+    tokens = layout.tokens[None]
+    with packed(layout, annotator.dtype), torch.inference_mode():
+        annotator.decoder(input_ids=tokens, position_ids=layout.positions[None], use_cache=False)
+    with pytest.raises(LookupError), torch.inference_mode():
+        annotator.decoder(input_ids=tokens, position_ids=layout.positions[None], use_cache=False)

@@ -1,0 +1,98 @@
+"""Packing: which groups share a batch, and where each token of a batch is."""
+
+import random
+
+import pytest
+import torch
+
+from workers.engine.forward import pooling_weights
+from workers.engine.packing import Branch, Group, Layout, pack
+from workers.engine.sites import Pooling
+
+END = 2
+TWO_RESPONSES = Group((10, 11, 12), (Branch((20, END), content=1), Branch((21, 22, END), content=2)), prompt=1)
+EMPTY_RESPONSE = Group((30,), (Branch((END,), content=0),), prompt=1)
+
+
+def group_of(size: int) -> Group:
+    return Group((0,) * (size - 1), (Branch((END,), content=0),), prompt=0)
+
+
+@pytest.fixture
+def layout() -> Layout:
+    """Both groups above, in this order."""
+    return Layout.of([TWO_RESPONSES, EMPTY_RESPONSE], torch.device("cpu"))
+
+
+def test_the_size_of_a_group_counts_its_prompt_once() -> None:
+    assert TWO_RESPONSES.size == 3 + 2 + 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_index_is_packed_once_and_no_batch_of_several_exceeds_the_budget(seed: int) -> None:
+    chance = random.Random(seed)
+    groups = [group_of(chance.randint(1, 150)) for _ in range(chance.randint(1, 60))]
+    batches = list(pack(groups, budget=100))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(groups)))
+    assert all(len(batch) == 1 or sum(groups[i].size for i in batch) <= 100 for batch in batches)
+
+
+def test_a_group_larger_than_the_budget_is_a_batch_of_its_own() -> None:
+    assert list(pack([group_of(500), group_of(3), group_of(4), group_of(101)], budget=100)) == [[1, 2], [3], [0]]
+
+
+def test_groups_of_similar_length_share_a_batch() -> None:
+    assert list(pack([group_of(size) for size in (60, 5, 49, 40)], budget=100)) == [[1, 3, 2], [0]]
+
+
+def test_a_batch_may_be_exactly_as_large_as_the_budget() -> None:
+    assert list(pack([group_of(50), group_of(50), group_of(50)], budget=100)) == [[0, 1], [2]]
+
+
+def test_nothing_packs_to_no_batch() -> None:
+    assert list(pack([], budget=100)) == []
+
+
+def test_every_token_appears_once_in_the_order_of_the_groups(layout: Layout) -> None:
+    assert layout.tokens.tolist() == [10, 11, 12, 20, END, 21, 22, END, 30, END]
+
+
+def test_each_response_continues_the_positions_of_its_own_prompt(layout: Layout) -> None:
+    assert layout.positions.tolist() == [0, 1, 2, 3, 4, 3, 4, 5, 0, 1]
+
+
+def test_index_tables_find_prompts_and_responses_and_are_padded_on_the_right(layout: Layout) -> None:
+    assert layout.prefix_rows.tolist() == [[0, 1, 2], [8, 0, 0]]
+    assert layout.branch_rows.tolist() == [[3, 4, 0], [5, 6, 7], [9, 0, 0]]
+    assert layout.prefix_real.tolist() == [[True, True, True], [True, False, False]]
+    assert layout.branch_real.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+
+
+def test_lengths_contents_and_parents_describe_each_response(layout: Layout) -> None:
+    assert layout.parents.tolist() == [0, 0, 1]
+    assert layout.prefix_lengths.tolist() == [3, 1]
+    assert layout.branch_lengths.tolist() == [2, 3, 1]
+    assert layout.contents.tolist() == [1, 2, 0]
+
+
+def test_scatter_leads_every_token_back_from_the_tables(layout: Layout) -> None:
+    tables = torch.cat([layout.prefix_rows.flatten(), layout.branch_rows.flatten()])
+    assert tables[layout.scatter].tolist() == list(range(10))
+    assert layout.scatter.tolist() == [0, 1, 2, 6, 7, 9, 10, 11, 3, 12]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ("mean", [{3: 1.0}, {5: 0.5, 6: 0.5}, {9: 1.0}]),
+        ("last", [{3: 1.0}, {6: 1.0}, {9: 1.0}]),
+        ("end_of_turn", [{4: 1.0}, {7: 1.0}, {9: 1.0}]),
+    ],
+)
+def test_a_pooling_weighs_the_tokens_of_its_own_response_only(
+    layout: Layout, pooling: Pooling, expected: list[dict[int, float]]
+) -> None:
+    weights = pooling_weights(layout, pooling)
+    found = [{i: w for i, w in enumerate(row) if w} for row in weights.tolist()]
+    assert found == expected
+    assert weights.sum(dim=1).tolist() == [1.0, 1.0, 1.0]

@@ -1,0 +1,207 @@
+"""From a chunk of pairs to its annotations, on the tiny annotator and its real forward stage."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from app import __version__
+from app.schemas.annotate import AnnotateOptions, Annotation, FailedAnnotation
+from app.schemas.chunk import Chunk
+from app.schemas.pairs import Message, Pair
+from tests.conftest import WINDOW, tiny_annotator, tiny_tokenizer
+from workers.annotate import PairAnnotator, UnknownDirection
+from workers.batcher import Batcher
+from workers.directions.direction import SafetyDirection, logistic, new_direction
+from workers.engine.annotator import Annotator
+from workers.engine.forward import read
+from workers.engine.reference import read_plainly
+from workers.engine.sites import Site
+from workers.metrics import WorkerMetrics
+
+SITES = (Site(2, "mean"), Site(1, "end_of_turn"))
+PAIRS = [
+    Pair(id="knife", prompt="How do I sharpen a knife?", chosen="Slowly, with care.", rejected="No idea!"),
+    Pair(id="empty", prompt="hi", chosen="", rejected="Go away"),
+    Pair(id="long", prompt="hi", chosen="~" * WINDOW, rejected="no"),
+    Pair(
+        id="talk",
+        prompt=[
+            Message(role="user", content="Hi"),
+            Message(role="assistant", content="Hello!"),
+            Message(role="user", content="Who are you?"),
+        ],
+        chosen="A friend.",
+        rejected="Nobody at all.",
+    ),
+]
+NO_SYSTEM_ROLE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ message['role'] + ': ' + message['content'] + '<|im_end|>' }}"
+    "{% endfor %}"
+)
+
+
+def direction(direction_id: str, seed: int, slope: float | None) -> SafetyDirection:
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(seed))
+    made_for = ("tiny", "sha256:tiny", "sha256:template")
+    return new_direction(direction_id, SITES, vectors, model=made_for, recipe="by hand", settings={}, slope=slope)
+
+
+DIRECTIONS = {d.id: d for d in (direction("default", 0, 2.5), direction("raw", 1, None))}
+
+
+def serving(annotator: Annotator) -> Iterator[PairAnnotator]:
+    metrics = WorkerMetrics()
+    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
+    thread = threading.Thread(target=batcher.run, daemon=True)
+    thread.start()
+    yield PairAnnotator(annotator, DIRECTIONS, batcher, metrics)
+    batcher.close()
+    thread.join()
+
+
+@pytest.fixture
+def worker(annotator: Annotator) -> Iterator[PairAnnotator]:
+    yield from serving(annotator)
+
+
+@pytest.fixture
+def worker_without_system_role() -> Iterator[PairAnnotator]:
+    yield from serving(tiny_annotator(tokenizer=tiny_tokenizer(NO_SYSTEM_ROLE)))
+
+
+def chunk(*pairs: Pair, direction: str = "default", truncate: bool = False) -> Chunk:
+    return Chunk(options=AnnotateOptions(direction=direction, truncate=truncate), pairs=list(pairs))
+
+
+def annotated(worker: PairAnnotator, *pairs: Pair, direction: str = "default") -> list[Annotation]:
+    entries = worker.annotate(chunk(*pairs, direction=direction)).annotations
+    assert all(isinstance(entry, Annotation) for entry in entries)
+    return [entry for entry in entries if isinstance(entry, Annotation)]
+
+
+def swapped(pair: Pair) -> Pair:
+    return pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen})
+
+
+def test_answers_come_in_the_order_of_the_pairs_and_failures_in_their_place(worker: PairAnnotator) -> None:
+    entries = worker.annotate(chunk(*PAIRS)).annotations
+    assert [entry.id for entry in entries] == ["knife", "empty", "long", "talk"]
+    assert [type(entry) for entry in entries] == [Annotation, Annotation, FailedAnnotation, Annotation]
+
+
+def test_a_failure_carries_its_code_and_counts_and_none_of_the_text(worker: PairAnnotator) -> None:
+    (failure,) = worker.annotate(chunk(PAIRS[2])).annotations
+    assert isinstance(failure, FailedAnnotation)
+    counts = failure.error.counts
+    assert (failure.error.status, failure.error.code) == (422, "too_long")
+    assert (counts["prompt"], counts["longest_response"], counts["window"]) == (2, WINDOW, WINDOW)
+    assert "~" not in failure.model_dump_json()
+
+
+def test_scores_are_the_projections_that_plain_transformers_gives(worker: PairAnnotator, annotator: Annotator) -> None:
+    pairs = [pair for pair in PAIRS if pair.id != "long"]
+    for pair, found in zip(pairs, annotated(worker, *pairs), strict=True):
+        group = annotator.template.encode(pair.messages, [pair.chosen, pair.rejected])
+        chosen, rejected = DIRECTIONS["default"].scores(read_plainly(annotator, [group], SITES)).tolist()
+        assert found.raw.chosen == pytest.approx(chosen, rel=1e-3, abs=1e-4)
+        assert found.raw.rejected == pytest.approx(rejected, rel=1e-3, abs=1e-4)
+
+
+def test_the_raw_margin_is_exactly_chosen_minus_rejected(worker: PairAnnotator) -> None:
+    for found in annotated(worker, PAIRS[0], PAIRS[1], PAIRS[3]):
+        assert found.raw.margin == found.raw.chosen - found.raw.rejected
+
+
+def test_swapping_chosen_and_rejected_flips_the_sign_of_the_margin(worker: PairAnnotator) -> None:
+    for pair in (PAIRS[0], PAIRS[1], PAIRS[3]):
+        (one,), (other,) = annotated(worker, pair), annotated(worker, swapped(pair))
+        assert other.margin == pytest.approx(-one.margin, rel=1e-4)
+        assert other.probability == pytest.approx(1 - one.probability, abs=1e-4)
+        assert one.label_conflict != other.label_conflict
+        assert one.label_conflict == (one.margin < 0)
+
+
+def test_equal_responses_have_no_margin_and_no_conflict(worker: PairAnnotator) -> None:
+    (found,) = annotated(worker, Pair(id="same", prompt="hi", chosen="ho", rejected="ho"))
+    assert found.margin == pytest.approx(0, abs=1e-5)
+    assert found.probability == pytest.approx(0.5, abs=1e-5)
+
+
+def test_a_margin_is_calibrated_by_the_slope_of_its_direction(worker: PairAnnotator) -> None:
+    (calibrated,), (raw,) = annotated(worker, PAIRS[0]), annotated(worker, PAIRS[0], direction="raw")
+    assert calibrated.margin == 2.5 * calibrated.raw.margin
+    assert raw.margin == raw.raw.margin
+    assert calibrated.probability == logistic(calibrated.margin)
+    assert calibrated.raw.margin != raw.raw.margin
+
+
+def test_neighbours_do_not_change_a_margin(worker: PairAnnotator) -> None:
+    together = annotated(worker, *[PAIRS[i % 2].model_copy(update={"id": str(i)}) for i in range(20)])
+    (alone,) = annotated(worker, PAIRS[0])
+    assert [found.margin for found in together[::2]] == pytest.approx([alone.margin] * 10, rel=1e-4)
+
+
+def test_tokens_count_the_texts_without_the_template(worker: PairAnnotator) -> None:
+    pair = Pair(id="counted", prompt="~~~~", chosen="~~", rejected="")
+    (found,) = annotated(worker, pair)
+    assert found.tokens.model_dump() == {"prompt": 4, "chosen": 2, "rejected": 0}
+
+
+def test_a_prompt_is_cut_only_where_that_is_allowed_and_the_row_says_so(worker: PairAnnotator) -> None:
+    long = Pair(id="long", prompt="~" * 400, chosen="yes", rejected="no")
+    (refused,) = worker.annotate(chunk(long)).annotations
+    cut, short = worker.annotate(chunk(long, PAIRS[0], truncate=True)).annotations
+    assert isinstance(refused, FailedAnnotation)
+    assert isinstance(cut, Annotation)
+    assert isinstance(short, Annotation)
+    assert (cut.truncated, short.truncated) == (True, False)
+    assert 0 < cut.tokens.prompt < WINDOW
+
+
+def test_roles_that_the_template_refuses_fail_alone(worker_without_system_role: PairAnnotator) -> None:
+    prompt = [Message(role="system", content="Be kind."), Message(role="user", content="hi")]
+    with_system = Pair(id="system", prompt=prompt, chosen="yes", rejected="no")
+    failure, found = worker_without_system_role.annotate(chunk(with_system, PAIRS[0])).annotations
+    assert isinstance(failure, FailedAnnotation)
+    assert (failure.id, failure.error.code) == ("system", "template_refused")
+    assert isinstance(found, Annotation)
+
+
+def test_a_chunk_of_nothing_but_failures_is_answered(worker: PairAnnotator) -> None:
+    answer = worker.annotate(chunk(PAIRS[2], PAIRS[2]))
+    assert [type(entry) for entry in answer.annotations] == [FailedAnnotation, FailedAnnotation]
+    assert answer.provenance.direction == "default"
+
+
+def test_provenance_says_what_exactly_made_the_numbers(worker: PairAnnotator, annotator: Annotator) -> None:
+    assert worker.annotate(chunk(PAIRS[0])).provenance.model_dump() == {
+        "model": "tiny",
+        "model_revision": "sha256:tiny",
+        "template": annotator.template.digest,
+        "direction": "default",
+        "direction_digest": DIRECTIONS["default"].card.digest,
+        "calibrated": True,
+        "layers": [1, 2],
+        "pooling": "mean+end_of_turn",
+        "dtype": "float32",
+        "version": __version__,
+    }
+    assert not worker.annotate(chunk(PAIRS[0], direction="raw")).provenance.calibrated
+
+
+def test_a_direction_that_is_not_held_is_refused_for_the_whole_chunk(worker: PairAnnotator) -> None:
+    with pytest.raises(UnknownDirection, match="no direction called other is held"):
+        worker.annotate(chunk(PAIRS[0], direction="other"))
+
+
+def test_annotated_and_refused_pairs_are_counted(worker: PairAnnotator) -> None:
+    worker.annotate(chunk(*PAIRS))
+    counted = {
+        outcome: worker.metrics.registry.get_sample_value("safemargin_pairs_annotated_total", {"outcome": outcome})
+        for outcome in ("annotated", "refused")
+    }
+    assert counted == {"annotated": 3, "refused": 1}
