@@ -11,6 +11,9 @@ from torch import Tensor
 from app.schemas.pairs import Pair
 from workers.directions.errors import UnfitData
 
+CONTRAST = Path(__file__).with_name("data") / "contrast.jsonl"
+"""Pairs written for this project that tell "safe" from "refuses"; nothing is fitted on them."""
+
 
 class FilePair(Pair):
     """A pair in a file of the user's own, which may have further columns."""
