@@ -89,6 +89,11 @@ def test_pairs_of_one_prompt_count_once_towards_certainty() -> None:
     assert careless.high - careless.low < 0.6 * (five_times.high - five_times.low)
 
 
+def test_margins_that_are_all_right_leave_no_doubt_however_uneven_the_families() -> None:
+    reading = accuracy(torch.ones(10), torch.tensor([0, 0, 0, 0, 0, 0, 1, 2, 2, 3]))
+    assert (reading.value, reading.low, reading.high) == (1, 1, 1)
+
+
 def test_family_numbers_need_not_be_dense() -> None:
     margins = simulated(20, 0.5)
     assert accuracy(margins, torch.arange(20) * 1000 - 7) == accuracy(margins, torch.arange(20))

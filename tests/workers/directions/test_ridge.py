@@ -116,7 +116,7 @@ def test_more_coordinates_than_pairs_are_no_obstacle() -> None:
 
 
 def test_the_best_penalty_is_the_one_whose_held_out_margins_separate_best_at_any_scale() -> None:
-    unsure, wrong, sure = [100.0, -100.0, 200.0], [-9.0, -9.0, -8.0], [0.01, 0.01, 0.009]
+    unsure, wrong, sure = [100.0, 100.0, 100.0, -1.0], [-9.0, -9.0, -8.0, -9.0], [0.01, 0.01, 0.01, 0.01]
     fit = RidgeFit((1.0, 2.0, 3.0), torch.zeros(3, 1, 1), torch.tensor([unsure, wrong, sure]))
     assert fit.best() == 2
 

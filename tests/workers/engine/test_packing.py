@@ -39,6 +39,7 @@ def test_every_index_is_packed_once_and_no_batch_of_several_exceeds_the_budget(s
 
 def test_a_group_larger_than_the_budget_is_a_batch_of_its_own() -> None:
     assert list(pack([group_of(500), group_of(3), group_of(4), group_of(101)], budget=100)) == [[1, 2], [3], [0]]
+    assert list(pack([group_of(500), group_of(400)], budget=100)) == [[1], [0]]
 
 
 def test_groups_of_similar_length_share_a_batch() -> None:

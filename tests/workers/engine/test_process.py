@@ -24,5 +24,9 @@ def test_a_pass_computes_on_one_thread() -> None:
 
 
 def test_threads_for_several_passes_compute_on_one_thread_each() -> None:
-    with process.side_by_side(2) as pool:
-        assert [future.result() for future in [pool.submit(torch.get_num_threads) for _ in range(2)]] == [1, 1]
+    torch.set_num_threads(2)
+    try:
+        with process.side_by_side(2) as pool:
+            assert [future.result() for future in [pool.submit(torch.get_num_threads) for _ in range(2)]] == [1, 1]
+    finally:
+        torch.set_num_threads(1)

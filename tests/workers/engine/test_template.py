@@ -143,6 +143,12 @@ def test_a_tokenizer_without_a_chat_template_gets_the_plain_one() -> None:
     assert template.digest == "sha256:" + hashlib.sha256(PLAIN_TEMPLATE.encode()).hexdigest()
 
 
+def test_a_turn_ends_with_the_control_token_of_the_template_rather_than_the_end_of_sequence() -> None:
+    tokenizer = tiny_tokenizer(eos_token="<|im_start|>")
+    tokenizer.add_special_tokens({"pad_token": "<|im_end|>"})
+    assert ChatTemplate(tokenizer, WINDOW).end_of_turn == END
+
+
 def test_without_a_control_token_after_the_response_its_turn_ends_with_the_end_of_sequence() -> None:
     assert with_template(None, eos_token="<|im_end|>").end_of_turn == END
     assert with_template(None, eos_token="<|im_start|>").end_of_turn == START
