@@ -106,12 +106,17 @@ def finish(batcher: Batcher) -> None:
     batcher.run()
 
 
+def scored(batcher: Batcher, groups: Sequence[Group], direction: SafetyDirection) -> Outcomes:
+    """What a running batcher says, without waiting for ever."""
+    return later(lambda: batcher.score(groups, direction)).result(PATIENCE)
+
+
 def values(outcomes: Outcomes) -> list[list[float] | str]:
     return [outcome.tolist() if isinstance(outcome, Tensor) else outcome.code for outcome in outcomes]
 
 
 def test_each_group_gets_the_scores_of_its_responses_in_order(batcher: Batcher) -> None:
-    outcomes = batcher.score([group(1, 2), group(3), group(4, 5, 6, prompt=50)], direction(SHALLOW))
+    outcomes = scored(batcher, [group(1, 2), group(3), group(4, 5, 6, prompt=50)], direction(SHALLOW))
     assert values(outcomes) == [[2.0, 4.0], [6.0], [8.0, 10.0, 12.0]]
 
 
@@ -146,21 +151,21 @@ def test_two_directions_in_one_batch_get_their_own_scores_from_one_pass(idle: Ba
 
 def test_a_group_that_breaks_the_forward_pass_fails_alone(batcher: Batcher) -> None:
     groups = [group(1), group(2, BREAKING), group(3), group(4), group(5)]
-    outcomes = batcher.score(groups, direction(SHALLOW))
+    outcomes = scored(batcher, groups, direction(SHALLOW))
     assert values(outcomes) == [[2.0], "forward_failed", [6.0], [8.0], [10.0]]
     (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Unscorable)]
     assert failure.detail == "the annotator fails on this pair (RuntimeError)"
-    assert values(batcher.score([group(6)], direction(SHALLOW))) == [[12.0]]
+    assert values(scored(batcher, [group(6)], direction(SHALLOW))) == [[12.0]]
 
 
 def test_several_poisoned_groups_all_fail_and_all_others_are_scored(batcher: Batcher) -> None:
     tokens = [1, BREAKING, BREAKING, 4, 5, 6, BREAKING]
-    outcomes = batcher.score([group(token) for token in tokens], direction(SHALLOW))
+    outcomes = scored(batcher, [group(token) for token in tokens], direction(SHALLOW))
     assert values(outcomes) == ["forward_failed" if token == BREAKING else [2.0 * token] for token in tokens]
 
 
 def test_activations_that_are_not_finite_refuse_only_their_group(batcher: Batcher) -> None:
-    outcomes = batcher.score([group(1), group(2, OVERFLOWING), group(3)], direction(SHALLOW))
+    outcomes = scored(batcher, [group(1), group(2, OVERFLOWING), group(3)], direction(SHALLOW))
     assert values(outcomes) == [[2.0], "not_finite", [6.0]]
     assert isinstance(outcomes[1], NotFinite)
 
@@ -180,7 +185,7 @@ def test_groups_of_similar_length_share_a_batch_and_the_oldest_is_never_left_beh
 
 
 def test_a_group_larger_than_the_budget_is_scored_by_itself(batcher: Batcher, forward: FakeForward) -> None:
-    outcomes = batcher.score([group(1), group(2, prompt=500), group(3)], direction(SHALLOW))
+    outcomes = scored(batcher, [group(1), group(2, prompt=500), group(3)], direction(SHALLOW))
     assert values(outcomes) == [[2.0], [4.0], [6.0]]
     assert [500] in [[g.prompt for g in batch] for batch in forward.batches]
 
