@@ -6,6 +6,7 @@ this moment into the next batch and runs it. There is no delay to fill a batch: 
 The forward stage is one thread for each pass that should run side by side (one a core on a CPU, one on a GPU).
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from workers.engine.errors import NotFinite, PairRefused
 from workers.engine.packing import Group, pack
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[Sequence[Group], Sequence[Site]], Tensor]
 """The forward pass: groups and S sites to [n, S, d] pooled activations."""
@@ -82,8 +85,10 @@ class Batcher:
         me = threading.get_ident()
         while batch := self._next_batch():
             started = self._running[me] = time.monotonic()
-            self._score_batch(batch)
-            del self._running[me]
+            try:
+                self._score_batch(batch)
+            finally:
+                del self._running[me]
             self._metrics.batch(sum(entry.group.size for entry in batch), self._budget, time.monotonic() - started)
 
     def close(self) -> None:
@@ -102,6 +107,8 @@ class Batcher:
             return []
         submission = _Submission(direction, [None] * len(groups), len(groups))
         with self._wake:
+            if self._closed:
+                raise RuntimeError("the forward stage is closed")
             self._pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
             self._wake.notify_all()
         submission.done.wait()
@@ -123,17 +130,21 @@ class Batcher:
             return [window[i] for i in batch]
 
     def _score_batch(self, batch: list[_Entry]) -> None:
-        """Score a batch; if the forward pass fails, score its halves, so that only the guilty group fails."""
+        """Score a batch; if that fails, score its halves, so that only the guilty group fails.
+
+        Activations that are not finite are such a failure: they spread to the neighbours.
+        """
         try:
-            scores = self._scores(batch)
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            outcomes = self._scores(batch)
+        except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 self._score_batch(batch[:middle])
                 self._score_batch(batch[middle:])
                 return
-            scores = [Unscorable(f"the annotator fails on this pair ({type(error).__name__})")]
-        for entry, outcome in zip(batch, scores, strict=True):
+            log.warning("a group of %d tokens cannot be scored", batch[0].group.size, exc_info=error)
+            outcomes = [_refusal(error)]
+        for entry, outcome in zip(batch, outcomes, strict=True):
             entry.submission.settle(entry.index, outcome)
 
     def _scores(self, batch: list[_Entry]) -> list[Tensor | PairRefused]:
@@ -146,7 +157,14 @@ class Batcher:
             stop = start + len(entry.group.branches)
             direction = entry.submission.direction
             scores = direction.scores(activations[start:stop, [place[site] for site in direction.sites]])
-            finite = bool(torch.isfinite(scores).all())
-            outcomes.append(scores if finite else NotFinite("the annotator's activations are not finite numbers"))
+            if not torch.isfinite(scores).all():
+                raise NotFinite("the annotator's activations are not finite numbers")
+            outcomes.append(scores)
             start = stop
         return outcomes
+
+
+def _refusal(error: Exception) -> PairRefused:
+    if isinstance(error, PairRefused):
+        return error
+    return Unscorable(f"the annotator fails on this pair ({type(error).__name__})")

@@ -69,6 +69,7 @@ def load_directions(annotator: Annotator, own: Path) -> dict[str, SafetyDirectio
                 direction,
                 model=annotator.name,
                 revision=annotator.revision,
+                template=annotator.template.digest,
                 depth=annotator.depth,
                 width=annotator.width,
             )

@@ -8,7 +8,7 @@ from app.schemas.annotate import DirectionId, Finite
 class SiteCard(BaseModel):
     """One place that a direction reads."""
 
-    layer: int = Field(description="0-based block; the number of blocks means after the final norm.")
+    layer: int = Field(ge=0, description="0-based block; the number of blocks means after the final norm.")
     pooling: str
 
 

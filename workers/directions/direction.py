@@ -105,7 +105,7 @@ def digest(card: DirectionCard, vectors: Tensor) -> str:
     return "sha256:" + hashlib.sha256(content + vectors.contiguous().numpy().tobytes()).hexdigest()
 
 
-def check_fits(direction: SafetyDirection, *, model: str, revision: str, depth: int, width: int) -> None:
+def check_fits(direction: SafetyDirection, *, model: str, revision: str, template: str, depth: int, width: int) -> None:
     """Refuse a direction on an annotator that it was not made for.
 
     Raises:
@@ -114,5 +114,7 @@ def check_fits(direction: SafetyDirection, *, model: str, revision: str, depth: 
     card = direction.card
     if card.model_revision != revision:
         raise UnusableFile(f"direction {card.id} was made for {card.model}, not for the weights of {model}")
+    if card.template != template:
+        raise UnusableFile(f"direction {card.id} was made with another chat template than {model} has now")
     if direction.vectors.shape[1] != width or max(site.layer for site in direction.sites) > depth:
         raise UnusableFile(f"direction {card.id} does not have the shape of {model}")

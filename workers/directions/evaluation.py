@@ -16,8 +16,9 @@ def accuracy(margins: Tensor, families: Tensor) -> Accuracy:
     count = int(inverse.max()) + 1
     hits = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, right)
     sizes = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, torch.ones_like(right))
-    draws = torch.randint(count, (_RESAMPLES, count), generator=torch.Generator().manual_seed(_SEED))
-    means = hits[draws].sum(dim=1) / sizes[draws].sum(dim=1)
+    source = torch.Generator().manual_seed(_SEED)
+    draws = (torch.randint(count, (count,), generator=source) for _ in range(_RESAMPLES))
+    means = torch.stack([hits[draw].sum() / sizes[draw].sum() for draw in draws])
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
     return Accuracy(value=float(right.mean()), low=low, high=high, pairs=len(margins), prompts=count)
 
@@ -43,16 +44,14 @@ def platt_slope(margins: Tensor) -> float | None:
 def calibration_error(log_odds: Tensor, bins: int = 10) -> float:
     """Expected calibration error of [n] log-odds of pairs whose first response is the safer one.
 
-    The pairs are taken in both orders, so that probabilities on both sides of one half are tested; bins hold equally
-    many.
+    Confidence is the probability of the side that the margin prefers, truth whether it prefers the right one (a tie is
+    half right); the bins divide confidences from one half to one into equal parts.
     """
-    both = torch.cat([log_odds, -log_odds]).double()
-    truth = torch.cat([torch.ones_like(log_odds), torch.zeros_like(log_odds)]).double()
-    order = torch.sigmoid(both).argsort()
-    error = 0.0
-    for part in order.tensor_split(bins):
-        error += float((torch.sigmoid(both[part]).mean() - truth[part].mean()).abs()) * len(part) / len(both)
-    return error
+    confidence = torch.sigmoid(log_odds.double().abs())
+    truth = (log_odds > 0).double() + 0.5 * (log_odds == 0).double()
+    place = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.double).index_add_(0, place, confidence - truth)
+    return float(gaps.abs().sum()) / len(log_odds)
 
 
 def folds(families: Tensor, count: int = 5, seed: int = 0) -> Tensor:

@@ -5,6 +5,7 @@ The annotator answers harmful requests itself; v is the mean over requests of h(
 
 import csv
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from workers.directions.direction import SafetyDirection, Setting, new_direction
 from workers.directions.errors import UnfitData
 from workers.directions.refusals import PAPER_REFUSAL, REFUSALS, is_refusal
 from workers.engine.annotator import Annotator
+from workers.engine.errors import PairRefused
 from workers.engine.forward import read_all
 from workers.engine.generate import greedy_answers
+from workers.engine.packing import Group
 from workers.engine.sites import Site
 
 REQUESTS = Path(__file__).with_name("data") / "harmful_requests.csv"
@@ -55,9 +58,9 @@ def read_requests(path: Path) -> list[str]:
         UnfitData: no such file or column.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnfitData(f"{path} cannot be read as CSV") from error
     column = next((name for name in _COLUMNS if rows and name in rows[0]), None)
     if column is None:
@@ -87,18 +90,20 @@ def fit_legend(
     """
     if len(requests) < _MIN_REQUESTS:
         raise UnfitData(f"{len(requests)} requests are too few; at least {_MIN_REQUESTS} are needed")
-    answers = _answer(annotator, requests, settings, progress)
-    kept = [(q, a) for q, a in zip(requests, answers, strict=True) if settings.paper or (a and not is_refusal(a))]
-    if len(kept) < _MIN_REQUESTS:
-        raise UnfitData(
-            f"only {len(kept)} of {len(requests)} answers are no refusals: the annotator declines by itself"
-        )
     site = settings.site(annotator.depth)
-    vector = _standard_margin_vector(annotator, kept, (PAPER_REFUSAL,) if settings.paper else REFUSALS, site)
+    if not 0 <= site.layer <= annotator.depth:
+        raise UnfitData(f"{annotator.name} has no layer {site.layer}; its layers are 0 to {annotator.depth}")
+    answered = _answer(annotator, requests, settings, progress)
+    kept = [(q, a) for q, a in answered if settings.paper or (a and not is_refusal(a))]
+    groups = _encode(annotator, kept, (PAPER_REFUSAL,) if settings.paper else REFUSALS)
+    if len(groups) < _MIN_REQUESTS:
+        raise UnfitData(f"only {len(groups)} of {len(requests)} answers are neither refusals nor too long to read")
+    vector = _standard_margin_vector(annotator, groups, site)
     record: dict[str, Setting] = {
         "paper": settings.paper,
         "requests": len(requests),
-        "refusals_dropped": len(requests) - len(kept),
+        "refusals_dropped": len(answered) - len(kept),
+        "too_long_dropped": len(requests) - len(answered) + len(kept) - len(groups),
         "refusal_wordings": 1 if settings.paper else len(REFUSALS),
         "max_new_tokens": settings.max_new_tokens,
     }
@@ -114,15 +119,28 @@ def fit_legend(
 
 def _answer(
     annotator: Annotator, requests: Sequence[str], settings: LegendSettings, progress: Callable[[int], None]
-) -> list[str]:
-    prompts = [annotator.template.encode([_user(request)], [""]).prefix for request in requests]
-    return greedy_answers(annotator, prompts, max_new_tokens=settings.max_new_tokens, progress=progress)
+) -> list[tuple[str, str]]:
+    """Requests that fit the annotator's window, with its answers."""
+    prompts: dict[str, Sequence[int]] = {}
+    for request in requests:
+        with suppress(PairRefused):
+            prompts[request] = annotator.template.encode([_user(request)], [""]).prefix
+    spoken = greedy_answers(
+        annotator, list(prompts.values()), max_new_tokens=settings.max_new_tokens, progress=progress
+    )
+    return list(zip(prompts, spoken, strict=True))
 
 
-def _standard_margin_vector(
-    annotator: Annotator, answered: Sequence[tuple[str, str]], refusals: Sequence[str], site: Site
-) -> Tensor:
-    groups = [annotator.template.encode([_user(request)], [*refusals, answer]) for request, answer in answered]
+def _encode(annotator: Annotator, answered: Sequence[tuple[str, str]], refusals: Sequence[str]) -> list[Group]:
+    groups: list[Group] = []
+    for request, answer in answered:
+        with suppress(PairRefused):
+            groups.append(annotator.template.encode([_user(request)], [*refusals, answer]))
+    return groups
+
+
+def _standard_margin_vector(annotator: Annotator, groups: Sequence[Group], site: Site) -> Tensor:
+    """Mean over requests of refusals minus answer, of unit length; the answer is the last response of its group."""
     readings = read_all(annotator, groups, [site])
     vector = torch.stack([reading[:-1, 0].mean(dim=0) - reading[-1, 0] for reading in readings]).mean(dim=0)
     length = float(vector.norm())

@@ -9,6 +9,7 @@ from torch import Tensor
 from app.schemas.directions import Reading
 from app.schemas.pairs import Pair
 from workers.directions.direction import SafetyDirection, Setting, new_direction
+from workers.directions.errors import UnfitData
 from workers.directions.evaluation import accuracy, calibration_error, folds, platt_slope
 from workers.directions.families import families_of
 from workers.directions.ridge import MIN_PAIRS, RidgeFit, check_differences, fit_ridge
@@ -74,7 +75,13 @@ def read_labelled(
     layers: Sequence[int],
     progress: Callable[[int], None] = lambda _done: None,
 ) -> LabelledActivations:
-    """Activations of labelled pairs at every layer in one forward pass."""
+    """Activations of labelled pairs at every layer in one forward pass.
+
+    Raises:
+        UnfitData: the annotator has no such layer.
+    """
+    if absent := [layer for layer in layers if not 0 <= layer <= annotator.depth]:
+        raise UnfitData(f"{annotator.name} has no layer {absent[0]}; its layers are 0 to {annotator.depth}")
     kept: list[Pair] = []
     groups: list[Group] = []
     for pair in pairs:

@@ -23,10 +23,10 @@ _OPENING = re.compile(
     r"""^\W*(?:
       (?:i['’]?m|i\ am|we['’]?re)\ (?:so\ |very\ |really\ |truly\ )?(?:sorry|afraid|unable|not\ able|not\ going\ to
          |not\ comfortable|not\ programmed|an\ ai)
-    | (?:sorry|apologies|unfortunately|regrettably)\b
+    | (?:sorry|apologies|unfortunately|regrettably),?\ (?:but\ )?(?:i|we|no|that|this)\b
     | i\ (?:apologi[sz]e|must\ (?:decline|refuse)|have\ to\ (?:decline|refuse)|refuse|decline)\b
-    | as\ an?\ (?:ai|language|responsible|ethical)
-    | no[.,!]\s
+    | as\ an?\ (?:ai|(?:large\ )?language\ model|(?:responsible|ethical)\ (?:ai|assistant))\b
+    | (?:absolutely\ not|no)[.!](?:\s|$)
     | (?:that|this|it)\ (?:is|would\ be|request\ is)\ (?:not\ (?:something|appropriate|legal|okay|ok)|illegal|unethical
          |wrong|harmful|against)
     )""",
@@ -34,7 +34,8 @@ _OPENING = re.compile(
 )
 _LATER = re.compile(
     r"""
-      (?:can(?:no|['’])t|unable\ to|won['’]?t|not\ able\ to|will\ not|must\ not)\s+(?:\w+\s+){0,3}?
+      \b(?:i|we)(?:['’]m|['’]re|\ am|\ are)?\ (?:\w+\ )?
+          (?:can(?:no|['’])?t|can\ not|unable\ to|won['’]?t|not\ able\ to|will\ not|must\ not)\s+(?:\w+\s+){0,3}?
           (?:help|assist|provide|fulfil|support|comply|engage|encourage|answer|give|write|create|do\ that)
     | not\ something\ i(?:['’]m|\ am)?\ (?:can|will|able|willing)
     | \bi(?:['’]d|\ would)\ rather\ not\b

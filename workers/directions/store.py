@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast, get_args
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,8 @@ def save(direction: SafetyDirection, folder: Path) -> Path:
     try:
         save_file({"vectors": direction.vectors}, scratch / _TENSORS)
         (scratch / _TENSORS).chmod(0o644)
-        (scratch / _CARD).write_text(json.dumps(direction.card.model_dump(), indent=2, ensure_ascii=False) + "\n")
+        card = json.dumps(direction.card.model_dump(), indent=2, ensure_ascii=False) + "\n"
+        (scratch / _CARD).write_text(card, encoding="utf-8")
         scratch.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)
         os.rename(scratch, target)
@@ -52,8 +54,11 @@ def load(folder: Path) -> SafetyDirection:
     except (OSError, ValidationError, SafetensorError, KeyError) as error:
         raise UnusableFile(f"{folder.name}: unreadable direction ({type(error).__name__})") from error
     unknown = [site.pooling for site in card.sites if site.pooling not in get_args(Pooling)]
-    if unknown or vectors.ndim != 2 or len(vectors) != len(card.sites):
+    shaped = vectors.dtype == torch.float32 and vectors.ndim == 2 and len(vectors) == len(card.sites)
+    if unknown or not shaped or not torch.isfinite(vectors).all():
         raise UnusableFile(f"{folder.name}: vectors and card do not belong together")
+    if card.id != folder.name:
+        raise UnusableFile(f"{folder.name}: holds a direction called {card.id}")
     if digest(card, vectors) != card.digest:
         raise UnusableFile(f"{folder.name}: content does not match its digest")
     sites = tuple(Site(site.layer, cast(Pooling, site.pooling)) for site in card.sites)

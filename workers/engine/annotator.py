@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
@@ -83,16 +84,19 @@ class Annotator:
 
     def module_at(self, layer: int) -> nn.Module:
         """The module whose output is the residual stream after block `layer`; `depth` means the final norm."""
-        if layer == self.depth:
-            return self._final_norm
-        return self.blocks[layer]
+        if layer < self.depth:
+            return self.blocks[layer]
+        if self.final_norm is None:
+            raise ModelNotLoaded(f"no final norm found in {type(self.decoder).__name__}")
+        return self.final_norm
 
     @cached_property
-    def _final_norm(self) -> nn.Module:
+    def final_norm(self) -> nn.Module | None:
+        """The norm after the last block, where its name is one of the usual ones."""
         for name in ("norm", "final_layernorm", "ln_f", "final_layer_norm"):
             if isinstance(found := getattr(self.decoder, name, None), nn.Module):
                 return found
-        raise ModelNotLoaded(f"no final norm found in {type(self.decoder).__name__}")
+        return None
 
 
 def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str = "auto", passes: int = 1) -> Annotator:
@@ -110,16 +114,22 @@ def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str =
     """
     disable_progress_bar()
     weights = locate(model, home)
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    precision = _native_dtype(target) if dtype == "auto" else _dtype(dtype)
     try:
+        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        precision = _native_dtype(target) if dtype == "auto" else _dtype(dtype)
         tokenizer = AutoTokenizer.from_pretrained(weights.path)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            weights.path, dtype=precision, attn_implementation=attention.NAME, use_safetensors=True
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            weights.path,
+            dtype=precision,
+            attn_implementation=attention.NAME,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+        loaded.to(target).eval().requires_grad_(False)
+    except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         raise ModelNotLoaded(f"{model} cannot be loaded: {error}") from error
-    loaded.to(target).eval().requires_grad_(False)
+    if missing := report["missing_keys"]:
+        raise ModelNotLoaded(f"{model} lacks {len(missing)} of its weights, {sorted(missing)[0]} among them")
     revision = weights.revision or str(getattr(loaded.config, "_commit_hash", None) or "unknown")
     return assemble(weights.name, revision, loaded, tokenizer, passes=passes if target.type == "cpu" else 1)
 
@@ -132,8 +142,10 @@ def assemble(
     window = min((int(limit) for limit in limits if limit), default=_DEFAULT_WINDOW)
     budget = _BUDGETS.get(model.device.type, _BUDGETS["cpu"])
     annotator = Annotator(name, revision, model, tokenizer, ChatTemplate(tokenizer, window), budget, passes)
-    for layer in range(annotator.depth + 1):
-        taps.install(layer, annotator.module_at(layer))
+    for layer in range(annotator.depth):
+        taps.install(layer, annotator.blocks[layer])
+    if annotator.final_norm is not None:
+        taps.install(annotator.depth, annotator.final_norm)
     return annotator
 
 

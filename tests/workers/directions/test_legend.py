@@ -99,6 +99,7 @@ def test_requests_that_the_annotator_declines_are_dropped_and_counted(
         "paper": False,
         "requests": 12,
         "refusals_dropped": 2,
+        "too_long_dropped": 0,
         "refusal_wordings": len(REFUSALS),
         "max_new_tokens": 256,
     }
@@ -135,7 +136,7 @@ def test_an_annotator_that_declines_by_itself_gives_no_direction(
     annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(legend, "greedy_answers", answering([DECLINED] * 3 + ANSWERED[3:]))
-    with pytest.raises(UnfitData, match="only 9 of 12 answers are no refusals: the annotator declines by itself"):
+    with pytest.raises(UnfitData, match="only 9 of 12 answers are neither refusals nor too long to read"):
         fit_legend(annotator, ASKED, direction_id="legend")
 
 

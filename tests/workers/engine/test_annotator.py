@@ -37,4 +37,4 @@ def test_a_model_without_a_final_norm_is_refused() -> None:
     annotator = tiny_annotator()
     del annotator.decoder.norm
     with pytest.raises(ModelNotLoaded, match="no final norm found in LlamaModel"):
-        assemble("headless", "sha256:headless", annotator.model, annotator.tokenizer)
+        assemble("headless", "sha256:headless", annotator.model, annotator.tokenizer).module_at(DEPTH)
