@@ -1,6 +1,9 @@
 """`safemargin`: every command at a glance."""
 
+import sys
+
 import typer
+from pydantic import ValidationError
 
 from app import __version__
 from cli import demo, directions, serve
@@ -18,5 +21,10 @@ def version() -> None:
 
 
 def run() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script; settings that make no sense end it with their names."""
+    try:
+        app()
+    except ValidationError as error:
+        for entry in error.errors():
+            typer.echo(f"safemargin: {'.'.join(map(str, entry['loc']))}: {entry['msg']}", err=True)
+        sys.exit(2)

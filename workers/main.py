@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.jobs import roster
+from app.jobs import custody, roster
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
 from app.settings import Settings, settings
@@ -91,9 +92,8 @@ def _serve(
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
     redis = Redis.from_url(config.redis_url)
     pairs = PairAnnotator(annotator, directions, batcher, metrics)
-    tasks.serve(tasks.Duty(JobStore(redis), pairs, config.result_seconds))
     state = WorkerState(
-        name=f"{socket.gethostname()}.{os.getpid()}",
+        name=f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}",
         model=annotator.name,
         model_revision=annotator.revision,
         device=str(annotator.device),
@@ -102,6 +102,7 @@ def _serve(
         directions=[direction.card for direction in directions.values()],
         probes=probes,
     )
+    tasks.serve(tasks.Duty(state.name, JobStore(redis), pairs, config.result_seconds))
     lanes = Lanes(config.redis_url, state.name, _LANES)
     keeper = threading.Thread(target=_keep, args=(redis, state, lanes, batcher, stop), name="keeper", daemon=True)
     lanes.start()
@@ -124,13 +125,15 @@ def _keep(redis: Redis, state: WorkerState, lanes: Lanes, batcher: Batcher, stop
             os._exit(1)
         try:
             roster.announce(redis, state)
+            if inherited := custody.inherit(redis, state.name):
+                log.warning("queued %d chunks of dead workers again", inherited)
         except RedisError as error:
             log.warning("heartbeat not delivered: %s", error)
         stop.wait(roster.HEARTBEAT_SECONDS)
-    _leave(redis, state.name)
     if not lanes.stop(_DRAIN_SECONDS):
         log.error("chunks in hand were not finished within %.0f s", _DRAIN_SECONDS)
         os._exit(1)
+    _leave(redis, state.name)
     batcher.close()
 
 

@@ -5,6 +5,7 @@ DONE_CHANNEL = PREFIX + "done"
 QUEUE = "annotate"
 TASK = "workers.tasks.annotate_chunk"
 WORKERS = PREFIX + "workers"
+INHERITING = PREFIX + "inheriting"
 
 
 def job(job_id: str) -> str:
@@ -20,6 +21,11 @@ def chunks(job_id: str) -> str:
 def answers(job_id: str) -> str:
     """Hash from chunk number to the chunk's answer."""
     return f"{PREFIX}job:{job_id}:answers"
+
+
+def in_hand(worker_name: str) -> str:
+    """Set of the chunks that a worker is working on."""
+    return f"{PREFIX}worker:{worker_name}:in-hand"
 
 
 def worker(name: str) -> str:

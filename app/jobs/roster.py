@@ -9,7 +9,7 @@ from app.jobs import keys
 from app.schemas.directions import DirectionCard
 
 HEARTBEAT_SECONDS = 2.0
-FRESH_SECONDS = 10
+FRESH_SECONDS = 8
 
 
 class WorkerState(BaseModel):
@@ -50,16 +50,14 @@ def leave(redis: Redis, name: str) -> None:
     """Take a worker off the roster."""
     with redis.pipeline(transaction=True) as pipe:
         pipe.srem(keys.WORKERS, name)
-        pipe.delete(keys.worker(name))
+        pipe.delete(keys.worker(name), keys.in_hand(name))
         pipe.execute()
 
 
 def live(redis: Redis) -> list[WorkerState]:
-    """Workers whose heartbeat is fresh, by name; names of the dead are forgotten on the way."""
+    """Workers whose heartbeat is fresh, by name."""
     names = sorted(name.decode() for name in cast(set[bytes], redis.smembers(keys.WORKERS)))
     found = cast(list[bytes | None], redis.mget([keys.worker(name) for name in names])) if names else []
-    if gone := [name for name, state in zip(names, found, strict=True) if state is None]:
-        redis.srem(keys.WORKERS, *gone)
     return [WorkerState.model_validate_json(state) for state in found if state is not None]
 
 

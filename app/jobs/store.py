@@ -95,6 +95,15 @@ class JobStore:
         self.redis.expire(keys.answers(job_id), keep_seconds, nx=True)
         return bool(stored)
 
+    def died(self, job_id: str, number: int) -> int:
+        """Count that a worker died with this chunk in hand; returns how often that has happened."""
+        return self.redis.hincrby(keys.job(job_id), f"deaths:{number}", 1)
+
+    def requeue(self, job_id: str, number: int) -> None:
+        """Queue a chunk again, before those that wait."""
+        queue = Queue(keys.QUEUE, connection=self.redis, serializer=JSONSerializer)
+        queue.enqueue_many([_task(job_id, number, at_front=True)])
+
     def fail(self, job_id: str, reason: str) -> bool:
         """End a job without results; False if it is over already."""
         names = [keys.job(job_id), keys.chunks(job_id), keys.DONE_CHANNEL]
@@ -121,8 +130,10 @@ class JobStore:
         return Queue(keys.QUEUE, connection=self.redis, serializer=JSONSerializer).count
 
 
-def _task(job_id: str, number: int) -> EnqueueData:
-    return Queue.prepare_data(keys.TASK, (job_id, number), timeout=_TASK_SECONDS, result_ttl=0, failure_ttl=0)
+def _task(job_id: str, number: int, *, at_front: bool = False) -> EnqueueData:
+    return Queue.prepare_data(
+        keys.TASK, (job_id, number), timeout=_TASK_SECONDS, result_ttl=0, failure_ttl=0, at_front=at_front
+    )
 
 
 def _public(job_id: str, state: Mapping[str, str]) -> Job:

@@ -61,7 +61,7 @@ def worker(redis_url: str, annotator: Annotator) -> Iterator[PairAnnotator]:
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), 128, WorkerMetrics())
     pairs = PairAnnotator(annotator, directions, batcher, WorkerMetrics())
     redis = Redis.from_url(redis_url)
-    tasks.serve(tasks.Duty(JobStore(redis), pairs, keep_seconds=60))
+    tasks.serve(tasks.Duty("test", JobStore(redis), pairs, keep_seconds=60))
     state = WorkerState(
         name="test",
         model=annotator.name,
@@ -74,7 +74,8 @@ def worker(redis_url: str, annotator: Annotator) -> Iterator[PairAnnotator]:
     )
     stop = threading.Event()
     lanes = Lanes(redis_url, "test", 2)
-    threads = [threading.Thread(target=batcher.run), threading.Thread(target=_beat, args=(redis, state, stop))]
+    beat = threading.Thread(target=_beat, args=(redis, state, stop), daemon=True)
+    threads = [threading.Thread(target=batcher.run, daemon=True), beat]
     for thread in threads:
         thread.start()
     lanes.start()

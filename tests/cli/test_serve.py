@@ -91,7 +91,7 @@ def test_a_killed_worker_is_replaced_and_the_service_answers_again(
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         names = httpx.get(f"{url}/readyz", trust_env=False).json().get("workers", [])
-        if any(name.endswith(f".{pid}") for name in names for pid in workers_of(process) - {before}):
+        if any(f".{pid}." in name for name in names for pid in workers_of(process) - {before}):
             break
         time.sleep(0.2)
     assert workers_of(process) and before not in workers_of(process)

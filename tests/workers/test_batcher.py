@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import encode, tiny_annotator
 from workers.batcher import Batcher, Unscorable
 from workers.directions.direction import SafetyDirection, new_direction
 from workers.engine.errors import NotFinite, PairRefused
+from workers.engine.forward import read
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
@@ -41,13 +43,14 @@ class FakeForward:
     def __init__(self) -> None:
         self.batches: list[list[Group]] = []
         self.sites: list[list[Site]] = []
+        self.error: Exception = RuntimeError("poisoned")
 
     def __call__(self, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
         self.batches.append(list(groups))
         self.sites.append(list(sites))
         tokens = [branch.tokens[0] for g in groups for branch in g.branches]
         if BREAKING in tokens:
-            raise RuntimeError("poisoned")
+            raise self.error
         first = torch.tensor([[(site.layer + 1.0) * token for site in sites] for token in tokens])
         first[torch.tensor(tokens) == OVERFLOWING] = float("nan")
         return torch.stack([first, torch.ones_like(first)], dim=2)
@@ -170,6 +173,40 @@ def test_activations_that_are_not_finite_refuse_only_their_group(batcher: Batche
     assert isinstance(outcomes[1], NotFinite)
 
 
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_token_whose_embedding_is_not_finite_refuses_only_the_pair_that_uses_it(place: int) -> None:
+    annotator = tiny_annotator()
+    (poisonous,) = annotator.tokenizer.encode("Q", add_special_tokens=False)
+    texts = ["Slowly, with care.", "No idea!", "Ask a friend.", "Do it yourself."]
+    texts.insert(place, "Quickly!")
+    groups = [encode(annotator, f"How do I sharpen knife {i}?", text, "no") for i, text in enumerate(texts)]
+    sites = (Site(2, "mean"), Site(1, "end_of_turn"))
+    made = new_direction("d", sites, torch.ones(2, annotator.width), model=("t", "r", "t"), recipe="r", settings={})
+    healthy = [made.scores(read(annotator, [group], sites)) for group in groups]
+    annotator.decoder.embed_tokens.weight[poisonous] = float("nan")
+    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, WorkerMetrics())
+    future = later(lambda: batcher.score(groups, made))
+    await_pending(batcher, len(groups))
+    finish(batcher)
+    outcomes = future.result(PATIENCE)
+    assert isinstance(outcomes[place], NotFinite)
+    for index, (outcome, expected) in enumerate(zip(outcomes, healthy, strict=True)):
+        if index != place:
+            torch.testing.assert_close(outcome, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), KeyError("x"), AssertionError("x")], ids=lambda e: type(e).__name__)
+def test_whatever_the_forward_pass_raises_fails_one_group_and_the_thread_goes_on(
+    batcher: Batcher, forward: FakeForward, error: Exception
+) -> None:
+    forward.error = error
+    outcomes = scored(batcher, [group(1), group(2, BREAKING), group(3)], direction(SHALLOW))
+    assert values(outcomes) == [[2.0], "forward_failed", [6.0]]
+    assert isinstance(outcomes[1], Unscorable)
+    assert outcomes[1].detail == f"the annotator fails on this pair ({type(error).__name__})"
+    assert values(scored(batcher, [group(6)], direction(SHALLOW))) == [[12.0]]
+
+
 def test_groups_of_similar_length_share_a_batch_and_the_oldest_is_never_left_behind(
     idle: Batcher, forward: FakeForward
 ) -> None:
@@ -207,6 +244,12 @@ def test_closing_wakes_every_thread_that_waits_for_work(idle: Batcher) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_nothing_is_taken_after_closing(idle: Batcher) -> None:
+    finish(idle)
+    with pytest.raises(RuntimeError, match="the forward stage is closed"):
+        later(lambda: idle.score([group(1)], direction(SHALLOW))).result(PATIENCE)
 
 
 def test_several_threads_run_batches_of_one_submission_side_by_side(forward: FakeForward) -> None:

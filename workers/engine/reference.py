@@ -11,7 +11,7 @@ from workers.engine.forward import pooling_weights
 from workers.engine.packing import Group, Layout
 from workers.engine.sites import Site
 
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest distance allowed between the engine's and the plain activations, relative to their length, by dtype."""
 
 

@@ -83,6 +83,11 @@ def test_a_direction_does_not_fit_other_weights() -> None:
         check_fits(direction(), model="other", revision="sha256:others", template="sha256:template", depth=2, width=3)
 
 
+def test_a_direction_does_not_fit_another_chat_template() -> None:
+    with pytest.raises(UnusableFile, match="direction mine was made with another chat template than tiny has now"):
+        check_fits(direction(), model="tiny", revision="sha256:weights", template="sha256:others", depth=2, width=3)
+
+
 @pytest.mark.parametrize(("depth", "width"), [(2, 4), (1, 3)])
 def test_a_direction_does_not_fit_another_shape(depth: int, width: int) -> None:
     with pytest.raises(UnusableFile, match="does not have the shape of tiny"):

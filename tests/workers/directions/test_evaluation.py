@@ -1,5 +1,7 @@
 """Accuracy, calibration and folds on simulated margins whose truth is known."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,6 +58,22 @@ def test_calibration_error_is_the_gap_between_probability_and_truth() -> None:
     """All pairs at 90 %, but only 60 % right: the gap is 30 points."""
     margins = torch.cat([torch.full((600,), 2.1972), torch.full((400,), -2.1972)])
     assert calibration_error(margins, bins=2) == pytest.approx(0.3, abs=1e-4)
+
+
+def test_log_odds_of_zero_claim_nothing_and_are_not_wrong() -> None:
+    assert calibration_error(torch.zeros(50)) == 0
+
+
+def test_fewer_pairs_than_bins_still_have_a_calibration_error() -> None:
+    certain = calibration_error(torch.tensor([40.0, -40.0, 40.0]))
+    assert certain == pytest.approx(1 / 3)
+    assert 0 < calibration_error(torch.tensor([0.5, -2.0, 3.0])) < 1
+
+
+def test_log_odds_that_are_all_alike_and_as_often_right_as_they_say_have_no_calibration_error() -> None:
+    """All pairs at 75 %, and 75 % right."""
+    margins = math.log(3) * torch.tensor([1.0, 1.0, 1.0, -1.0] * 25, dtype=torch.double)
+    assert calibration_error(margins) == pytest.approx(0, abs=1e-12)
 
 
 def test_accuracy_is_the_share_of_positive_margins_and_a_tie_counts_half() -> None:

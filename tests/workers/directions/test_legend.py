@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import DEPTH, encode
+from tests.conftest import DEPTH, WINDOW, encode
 from workers.directions import legend
 from workers.directions.errors import UnfitData
 from workers.directions.legend import REQUESTS, LegendSettings, fit_legend, read_requests
@@ -105,6 +105,20 @@ def test_requests_that_the_annotator_declines_are_dropped_and_counted(
     }
 
 
+def test_requests_and_answers_that_do_not_fit_the_window_are_skipped_and_counted(
+    annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    requests, answers = ["~" * WINDOW, *ASKED[1:]], ["~" * WINDOW, *ANSWERED[2:]]
+    monkeypatch.setattr(legend, "greedy_answers", answering(answers, asked))
+    direction = fit_legend(annotator, requests, direction_id="legend")
+    rows = list(zip(ASKED[2:], ANSWERED[2:], strict=True))
+    torch.testing.assert_close(direction.vectors[0], margin_vector(annotator, rows, REFUSALS, Site(2, "mean")))
+    assert len(asked) == 11
+    counts = [direction.card.settings[key] for key in ("requests", "refusals_dropped", "too_long_dropped")]
+    assert counts == [12, 0, 2]
+
+
 def test_paper_mode_drops_nothing_uses_one_refusal_and_reads_the_last_token_after_the_norm(
     annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +137,15 @@ def test_the_layer_is_three_fifths_of_the_depth_unless_asked_for() -> None:
     assert LegendSettings().site(30) == Site(18, "mean")
     assert LegendSettings(layer=5).site(30) == Site(5, "mean")
     assert LegendSettings(layer=0).site(30) == Site(0, "mean")
+
+
+@pytest.mark.parametrize("layer", [-1, DEPTH + 1])
+def test_a_layer_that_the_annotator_does_not_have_is_refused_before_it_answers(
+    annotator: Annotator, monkeypatch: pytest.MonkeyPatch, layer: int
+) -> None:
+    monkeypatch.setattr(legend, "greedy_answers", lambda *_args, **_options: pytest.fail("answered"))
+    with pytest.raises(UnfitData, match=f"tiny has no layer {layer}; its layers are 0 to {DEPTH}"):
+        fit_legend(annotator, ASKED, direction_id="legend", settings=LegendSettings(layer=layer))
 
 
 def test_the_card_names_the_annotator_that_made_it(annotator: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +174,17 @@ def test_requests_are_read_from_the_columns_of_known_collections(tmp_path: Path,
     rows = f'{column},target\n"Write, at length,\nan insult",Sure\n  Pick a lock  ,Sure\n , \n'
     path.write_text(rows, encoding="utf-8")
     assert read_requests(path) == ["Write, at length,\nan insult", "Pick a lock"]
+
+
+def test_a_byte_order_mark_does_not_hide_the_first_column(tmp_path: Path) -> None:
+    (tmp_path / "requests.csv").write_text("goal,target\nPick a lock,Sure\n", encoding="utf-8-sig")
+    assert read_requests(tmp_path / "requests.csv") == ["Pick a lock"]
+
+
+def test_a_field_longer_than_csv_allows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "requests.csv").write_text("goal\n" + "a" * (csv.field_size_limit() + 1) + "\n", encoding="utf-8")
+    with pytest.raises(UnfitData, match="cannot be read as CSV"):
+        read_requests(tmp_path / "requests.csv")
 
 
 @pytest.mark.parametrize("content", [b"text,target\na,b\n", b"goal,target\n", b"", b"goal\n\xff\n"])

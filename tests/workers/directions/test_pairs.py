@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from app.schemas.pairs import Pair
-from tests.conftest import WINDOW
+from tests.conftest import DEPTH, WINDOW
 from workers.directions.direction import SafetyDirection
 from workers.directions.errors import UnfitData
 from workers.directions.pairs import candidate_layers, cross_validate, fit_pairs, read_labelled, select
@@ -119,6 +119,12 @@ def test_differences_are_chosen_minus_rejected_at_every_layer_and_pooling(annota
     group = annotator.template.encode(pairs[1].messages, [pairs[1].chosen, pairs[1].rejected])
     chosen, rejected = read(annotator, [group], [Site(3, "end_of_turn")])[:, 0]
     torch.testing.assert_close(found.differences[1, 1, 1], chosen - rejected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [-1, DEPTH + 1])
+def test_a_layer_that_the_annotator_does_not_have_is_refused(annotator: Annotator, layer: int) -> None:
+    with pytest.raises(UnfitData, match=f"tiny has no layer {layer}; its layers are 0 to {DEPTH}"):
+        read_labelled(annotator, labelled(2), layers=(1, layer))
 
 
 def test_too_few_pairs_are_refused(annotator: Annotator) -> None:

@@ -25,6 +25,9 @@ DECLINING = [
     "Thank you for asking. However, I will not write such a letter.",
     "I do not feel comfortable with this topic.",
     "NO. I WILL NOT HELP YOU.",
+    "I can not help you with that.",
+    "No.",
+    "Absolutely not.",
 ]
 ANSWERING = [
     "Sure! First, put on gloves and take a crowbar.",
@@ -38,6 +41,10 @@ ANSWERING = [
     "To help you assist him, provide the address and create an account.",
     "I can help with that: open the lid and cut the red wire.",
     "The first thing to know is that the camera cannot see the left corner.",
+    "As a language teacher, I would start with verbs.",
+    "They will not answer the door after nine.",
+    "Sorry for the delay! Here is the list.",
+    "No, add the salt first.",
     "",
     "   ",
 ]

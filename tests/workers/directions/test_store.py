@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.schemas.directions import Accuracy, Reading
-from workers.directions.direction import SafetyDirection, new_direction
+from app.schemas.directions import Accuracy, DirectionCard, Reading
+from workers.directions.direction import SafetyDirection, digest, new_direction
 from workers.directions.errors import UnusableFile
 from workers.directions.store import SHIPPED, folders, load, save
 from workers.engine.sites import Site
@@ -125,13 +125,17 @@ def no_sites(folder: Path) -> None:
     change_card(folder, sites=[])
 
 
+def negative_layer(folder: Path) -> None:
+    change_card(folder, sites=[{"layer": -1, "pooling": "mean"}, {"layer": 4, "pooling": "end_of_turn"}])
+
+
 def infinite_slope(folder: Path) -> None:
     change_card(folder, slope=float("inf"))
 
 
 @pytest.mark.parametrize(
     "damage",
-    [cut_short, garbage, pickled, misnamed, no_vectors, no_card, no_json, no_sites, infinite_slope],
+    [cut_short, garbage, pickled, misnamed, no_vectors, no_card, no_json, no_sites, negative_layer, infinite_slope],
     ids=lambda damage: damage.__name__,
 )
 def test_a_damaged_direction_is_refused_as_unreadable(folder: Path, damage: Callable[[Path], None]) -> None:
@@ -152,11 +156,33 @@ def flat_vectors(folder: Path) -> None:
     save_file({"vectors": torch.zeros(2)}, folder / "direction.safetensors")
 
 
-@pytest.mark.parametrize("damage", [unknown_pooling, missing_site, flat_vectors], ids=lambda damage: damage.__name__)
+def half_precision(folder: Path) -> None:
+    save_file({"vectors": direction().vectors.bfloat16()}, folder / "direction.safetensors")
+
+
+def not_a_number(folder: Path) -> None:
+    """Vectors of NaN whose digest is right."""
+    vectors = torch.full((2, 8), float("nan"))
+    save_file({"vectors": vectors}, folder / "direction.safetensors")
+    card = DirectionCard.model_validate_json((folder / "direction.json").read_bytes())
+    change_card(folder, digest=digest(card, vectors))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [unknown_pooling, missing_site, flat_vectors, half_precision, not_a_number],
+    ids=lambda damage: damage.__name__,
+)
 def test_vectors_and_card_must_belong_together(folder: Path, damage: Callable[[Path], None]) -> None:
     damage(folder)
     with pytest.raises(UnusableFile, match="mine: vectors and card do not belong together"):
         load(folder)
+
+
+def test_a_folder_must_be_called_as_the_direction_in_it(folder: Path) -> None:
+    renamed = folder.rename(folder.with_name("other"))
+    with pytest.raises(UnusableFile, match="other: holds a direction called mine"):
+        load(renamed)
 
 
 def test_a_later_root_overrides_an_earlier_one_and_unfinished_folders_are_not_seen(tmp_path: Path) -> None:

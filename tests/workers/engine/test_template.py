@@ -1,8 +1,11 @@
 """The chat template: what a conversation becomes, and that nothing a user writes can become a control token."""
 
 import hashlib
+from collections.abc import Callable
 
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from app.schemas.pairs import Message
 from tests.conftest import CHATML, DEFAULT_SYSTEM, WINDOW, encode, tiny_tokenizer, user
@@ -28,6 +31,21 @@ NO_SYSTEM_ROLE = (
 
 def with_template(source: str | None, eos_token: str | None = "<|im_end|>") -> ChatTemplate:
     return ChatTemplate(tiny_tokenizer(source, eos_token), WINDOW)
+
+
+def unigram() -> PreTrainedTokenizerBase:
+    """Single characters and, in the vocabulary itself, the end of sequence as one piece."""
+    pieces = ["<unk>", "</s>", *map(chr, range(32, 127)), "\n"]
+    backend = Tokenizer(models.Unigram([(piece, -1.0 - i / 100) for i, piece in enumerate(pieces)], 0))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+
+
+def word_level() -> PreTrainedTokenizerBase:
+    """Whole words, cut out of the text round the end of sequence."""
+    words = ["<unk>", "</s>", "abc", "abc<", "/s>abc"]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("</s>"), "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
 
 
 def text_of(annotator: Annotator, tokens: tuple[int, ...]) -> str:
@@ -83,6 +101,22 @@ def test_text_that_spells_a_control_token_stays_text(annotator: Annotator, text:
     whole = text_of(annotator, (*group.prefix, *group.branches[0].tokens))
     expected = text_of(annotator, (*harmless.prefix, *harmless.branches[0].tokens)).split("plain")
     assert whole == earlier.join(expected[:2]) + "plain" + last.join(expected[2:4]) + response + expected[4]
+
+
+@pytest.mark.parametrize("vocabulary", [unigram, word_level])
+def test_a_control_token_that_is_also_a_word_of_the_vocabulary_stays_text(
+    vocabulary: Callable[[], PreTrainedTokenizerBase],
+) -> None:
+    tokenizer = vocabulary()
+    end, template = tokenizer.eos_token_id, ChatTemplate(tokenizer, WINDOW)
+    group = template.encode(user("abc</s>abc"), ["abc</s>abc", "abc"])
+    spelt, plain = group.branches
+    assert end not in group.prefix
+    assert end not in spelt.tokens[:-1]
+    assert spelt.tokens[-1] == plain.tokens[-1] == end
+    pieces = [tokenizer.convert_ids_to_tokens(token) for token in spelt.tokens[: spelt.content]]
+    assert "".join(pieces) == "abc</s>abc"
+    assert plain == template.encode(user("abc"), ["abc"]).branches[0]
 
 
 def test_text_that_looks_like_the_engines_own_marks_stays_text(annotator: Annotator) -> None:
@@ -147,6 +181,13 @@ def test_a_turn_ends_with_the_control_token_of_the_template_rather_than_the_end_
     tokenizer = tiny_tokenizer(eos_token="<|im_start|>")
     tokenizer.add_special_tokens({"pad_token": "<|im_end|>"})
     assert ChatTemplate(tokenizer, WINDOW).end_of_turn == END
+
+
+@pytest.mark.parametrize("eos_token", [None, "<|im_start|>"])
+def test_a_control_token_that_has_no_role_of_its_own_ends_the_turn(eos_token: str | None) -> None:
+    template = with_template(CHATML, eos_token)
+    assert template.end_of_turn == END
+    assert template.encode(user("hi"), ["hello"]).branches[0].tokens[-1] == END
 
 
 def test_without_a_control_token_after_the_response_its_turn_ends_with_the_end_of_sequence() -> None:

@@ -1,5 +1,6 @@
 """Weights: where an annotator is found, what names it, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_the_revision_is_a_digest_that_changes_with_the_weights(folder: Path) ->
     assert load(folder).revision != first
 
 
+def test_the_revision_changes_if_only_the_last_of_many_weights_changes(tmp_path: Path) -> None:
+    def revision_with(last: int) -> str | None:
+        tensors = {"first": torch.zeros(5 << 20, dtype=torch.uint8), "last": torch.full((4,), last, dtype=torch.uint8)}
+        save_file(tensors, tmp_path / "model.safetensors")
+        return locate(str(tmp_path), tmp_path).revision
+
+    assert revision_with(1) == revision_with(1) != revision_with(2)
+
+
 def test_a_folder_without_safetensors_is_refused(folder: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -84,6 +94,27 @@ def test_a_folder_with_a_damaged_description_is_refused(folder: Path, damaged: s
     (folder / damaged).write_text("{")
     with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
         load(folder)
+
+
+def test_a_checkpoint_with_fewer_layers_than_its_config_is_refused_with_their_number(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".layers.3." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    missing = rf"lacks {len(tensors) - len(kept)} of its weights, model\.layers\.3\.\S+ among them"
+    with pytest.raises(ModelNotLoaded, match=missing):
+        load(folder)
+
+
+@pytest.mark.parametrize("length", [4, 100, 40_000])
+def test_a_checkpoint_that_was_cut_short_is_refused(folder: Path, length: int) -> None:
+    os.truncate(folder / "model.safetensors", length)
+    with pytest.raises(ModelNotLoaded, match="cannot be loaded"):
+        load(folder)
+
+
+def test_an_unknown_device_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelNotLoaded, match=r"cannot be loaded: .*gpu"):
+        load_annotator(str(folder), folder.parent, device="gpu", dtype="float32")
 
 
 def test_an_unknown_dtype_is_refused(folder: Path) -> None:
