@@ -38,7 +38,10 @@ def fit(
     ] = None,
     layers: Annotated[str | None, typer.Option(help="Candidate layers, such as 12,16,20; legend takes one.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="legend: strictly as published.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="legend: where the annotator's answers are cut.")] = 256,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="legend: where the annotator's answers are cut; 256, or 1024 with --paper."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first rows of the data.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for directions; workers load those below the home.")] = None,
 ) -> None:
@@ -46,6 +49,7 @@ def fit(
     from workers.directions import store
     from workers.directions.errors import DirectionError
     from workers.engine.errors import EngineError
+    from workers.probe import probe
 
     _check_id(direction_id)
     chosen = [int(layer) for layer in layers.split(",")] if layers else None
@@ -57,6 +61,7 @@ def fit(
             direction = _pairs(annotator, data, data_name or data.name, direction_id, chosen, limit)
         else:
             direction = _legend(annotator, data, direction_id, chosen, limit, paper, max_new_tokens)
+        probe(annotator, {direction.id: direction})
         where = store.save(direction, out or settings().home_folder / "directions")
     except (DirectionError, EngineError) as error:
         typer.echo(f"safemargin: {error}", err=True)
@@ -82,7 +87,7 @@ def _legend(
     layers: list[int] | None,
     limit: int | None,
     paper: bool,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
 ) -> "SafetyDirection":
     from workers.directions.legend import REQUESTS, LegendSettings, fit_legend, read_requests
 

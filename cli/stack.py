@@ -24,6 +24,7 @@ _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 40.0
 _READY_SECONDS = 600.0
 _WORKER_RESTARTS = 5
+_STABLE_SECONDS = 60.0
 _EXIT_CONFIGURATION = 78
 _POLL_SECONDS = 0.1
 
@@ -88,8 +89,11 @@ class Stack:
                 if stopped():
                     return False
                 self.supervise()
-                if _is_ready(client, self.url):
+                answer = _look(client, self.url)
+                if answer is not None and answer.status_code == httpx.codes.OK:
                     return True
+                if answer is not None and any(e.get("code") == "no_direction" for e in answer.json()["errors"]):
+                    raise StackFailed(answer.json()["errors"][0]["detail"])
                 time.sleep(_POLL_SECONDS)
         raise StackFailed(f"not ready after {_READY_SECONDS:.0f} s")
 
@@ -103,11 +107,11 @@ class Stack:
             status = child.process.poll()
             if status is None:
                 continue
+            if time.monotonic() - child.started > _STABLE_SECONDS:
+                child.restarts = 0
             hopeless = status == _EXIT_CONFIGURATION or child.restarts >= _WORKER_RESTARTS
             if not child.name.startswith("worker") or hopeless:
                 raise StackFailed(f"{child.name} ended with status {status}{self._last_words(child.name)}")
-            if time.monotonic() - child.started > 60:
-                child.restarts = 0
             child.restarts += 1
             child.started = time.monotonic()
             child.process = self._spawn(child.name, child.command)
@@ -138,6 +142,7 @@ class Stack:
         for number in range(self._config.workers):
             self._add(f"worker-{number}", [sys.executable, "-m", "workers.main"])
         serve = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--log-level", "warning"]
+        serve += ["--timeout-graceful-shutdown", "5"]
         self._add("api", [*serve, "--host", self._config.host, "--port", str(self.port)])
 
     def _add(self, name: str, command: list[str]) -> None:
@@ -177,11 +182,12 @@ def _await_socket(path: Path, process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.01)
 
 
-def _is_ready(client: httpx.Client, url: str) -> bool:
+def _look(client: httpx.Client, url: str) -> httpx.Response | None:
+    """What /readyz says; None while nobody answers."""
     try:
-        return client.get(f"{url}/readyz").status_code == httpx.codes.OK
+        return client.get(f"{url}/readyz")
     except httpx.TransportError:
-        return False
+        return None
 
 
 def _reachable(host: str) -> str:

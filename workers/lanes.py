@@ -87,6 +87,11 @@ class Lanes:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether every lane runs."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def stop(self, seconds: float) -> bool:
         """Take no further chunk and finish those in hand; False if some lane is still busy after `seconds`."""
         self._stopping.set()
@@ -105,6 +110,8 @@ class Lanes:
                 self._serve(f"{name}.{generation}")
             except RedisError as error:
                 log.warning("lane %s lost the queue: %s", name, error)
+            except Exception as error:
+                log.error("lane %s failed and starts again: %s", name, type(error).__name__)
             self._stopping.wait(_RESTART_SECONDS)
 
     def _serve(self, name: str) -> None:

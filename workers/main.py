@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 from redis import Redis
@@ -35,7 +36,7 @@ log = logging.getLogger("safemargin.worker")
 EXIT_CONFIGURATION = 78
 """The worker cannot start however often it is restarted: the annotator is not there, say."""
 
-_LANES = 8
+_LANES = 4
 _STALL_SECONDS = 300.0
 _DRAIN_SECONDS = 30.0
 
@@ -47,14 +48,14 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _signal, _frame: stop.set())
-    passes = process.set_up(config.threads or max(1, (os.cpu_count() or 1) // config.workers))
+    passes = process.set_up(config.threads or max(1, process.cores() // config.workers))
     try:
         annotator = load_annotator(
             config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
         )
         directions = load_directions(annotator, config.home_folder / "directions")
         probes = probe(annotator, directions)
-    except EngineError as error:
+    except (EngineError, NotImplementedError) as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
     return _serve(config, annotator, directions, probes, stop)
@@ -102,16 +103,24 @@ def _serve(
         directions=[direction.card for direction in directions.values()],
         probes=probes,
     )
-    tasks.serve(tasks.Duty(state.name, JobStore(redis), pairs, config.result_seconds))
+    tasks.serve(tasks.Duty(state.name, JobStore(redis), pairs))
     lanes = Lanes(config.redis_url, state.name, _LANES)
     keeper = threading.Thread(target=_keep, args=(redis, state, lanes, batcher, stop), name="keeper", daemon=True)
     lanes.start()
     keeper.start()
     log.info("%s on %s in %s, directions: %s", state.model, state.device, state.dtype, ", ".join(directions) or "none")
     with process.side_by_side(annotator.passes, "forward") as stage:
-        passes = [stage.submit(batcher.run) for _ in range(annotator.passes)]
+        for _ in range(annotator.passes):
+            stage.submit(batcher.run).add_done_callback(_end_if_failed)
     keeper.join()
-    return 1 if any(future.exception() for future in passes) else 0
+    return 0
+
+
+def _end_if_failed(forward: "Future[None]") -> None:
+    """A forward thread that fails takes the process with it: a supervisor starts a fresh one."""
+    if error := forward.exception():
+        log.error("a forward thread failed: %s", type(error).__name__)
+        os._exit(1)
 
 
 def _keep(redis: Redis, state: WorkerState, lanes: Lanes, batcher: Batcher, stop: threading.Event) -> None:
@@ -129,6 +138,9 @@ def _keep(redis: Redis, state: WorkerState, lanes: Lanes, batcher: Batcher, stop
                 log.warning("queued %d chunks of dead workers again", inherited)
         except RedisError as error:
             log.warning("heartbeat not delivered: %s", error)
+        if not lanes.alive:
+            log.error("a lane died")
+            os._exit(1)
         stop.wait(roster.HEARTBEAT_SECONDS)
     if not lanes.stop(_DRAIN_SECONDS):
         log.error("chunks in hand were not finished within %.0f s", _DRAIN_SECONDS)

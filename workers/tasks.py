@@ -1,9 +1,10 @@
 """Every function that the queue may call."""
 
 import logging
+import traceback
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from app.jobs import custody
 from app.jobs.store import JobStore
@@ -19,7 +20,6 @@ class Duty:
     worker: str
     jobs: JobStore
     pairs: PairAnnotator
-    keep_seconds: int
 
 
 _duties: list[Duty] = []
@@ -31,19 +31,29 @@ def serve(duty: Duty) -> None:
 
 
 def annotate_chunk(job_id: str, number: int) -> None:
-    """Annotate one chunk and store its answer; a chunk already answered or abandoned is left alone."""
+    """Annotate one chunk and store its answer; a chunk already answered or abandoned is left alone.
+
+    Raises:
+        RedisError: the queue is away; the chunk stays in hand until it can be taken over.
+    """
     duty = _duties[0]
-    chunk = duty.jobs.chunk(job_id, number)
-    if chunk is None:
-        return
     custody.take(duty.jobs.redis, duty.worker, job_id, number)
     try:
-        answer = duty.pairs.annotate(chunk)
+        chunk = duty.jobs.chunk(job_id, number)
+        if chunk is not None:
+            duty.jobs.answer(job_id, number, duty.pairs.annotate(chunk))
+    except RedisError:
+        raise
     except UnknownDirection as error:
         duty.jobs.fail(job_id, str(error))
-    except (ValidationError, RuntimeError, ValueError, TypeError) as error:
-        log.exception("chunk %s of job %s failed", number, job_id)
-        duty.jobs.fail(job_id, f"the worker failed ({type(error).__name__}); its log says more")
-    else:
-        duty.jobs.answer(job_id, number, answer, keep_seconds=duty.keep_seconds)
+    except Exception as error:
+        # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
+        log.error("chunk %s of job %s failed: %s at %s", number, job_id, type(error).__name__, _place(error))
+        duty.jobs.fail(job_id, f"the worker failed ({type(error).__name__}); its log says where")
     custody.put_down(duty.jobs.redis, duty.worker, job_id, number)
+
+
+def _place(error: BaseException) -> str:
+    """Where an error was raised, without a word of its message."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"

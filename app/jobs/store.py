@@ -26,6 +26,7 @@ _TOMBSTONE_SECONDS = 7 * 86_400
 _ANSWER = """
 if redis.call('HGET', KEYS[1], 'status') ~= 'in_progress' then return 0 end
 if redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2]) == 0 then return 0 end
+redis.call('EXPIREAT', KEYS[3], math.ceil(redis.call('HGET', KEYS[1], 'expires_at')))
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HINCRBY', KEYS[1], 'completed', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'failed', ARGV[4])
@@ -85,15 +86,13 @@ class JobStore:
         found = cast(bytes | None, self.redis.hget(keys.chunks(job_id), str(number)))
         return None if found is None else Chunk.model_validate_json(found)
 
-    def answer(self, job_id: str, number: int, answer: ChunkAnswer, *, keep_seconds: int) -> bool:
+    def answer(self, job_id: str, number: int, answer: ChunkAnswer) -> bool:
         """Store the answer to a chunk; False if it was there already or the job is over."""
         failed = sum(isinstance(entry, FailedAnnotation) for entry in answer.annotations)
         done = len(answer.annotations) - failed
         names = [keys.job(job_id), keys.chunks(job_id), keys.answers(job_id), keys.DONE_CHANNEL]
         body = answer.model_dump_json()
-        stored = self.redis.eval(_ANSWER, len(names), *names, str(number), body, done, failed, time.time(), job_id)
-        self.redis.expire(keys.answers(job_id), keep_seconds, nx=True)
-        return bool(stored)
+        return bool(self.redis.eval(_ANSWER, len(names), *names, str(number), body, done, failed, time.time(), job_id))
 
     def died(self, job_id: str, number: int) -> int:
         """Count that a worker died with this chunk in hand; returns how often that has happened."""

@@ -13,7 +13,8 @@ from app.jobs.cut import cut
 from app.schemas.annotate import AnnotateRequest, AnnotateResponse, FailedAnnotation
 from app.schemas.jobs import Job
 from app.schemas.problem import FieldProblem, Problem
-from app.service import Service, ServiceDep
+from app.service import ServiceDep
+from app.settings import Settings
 
 router = APIRouter(route_class=JsonRoute, tags=["annotate"])
 
@@ -44,14 +45,14 @@ async def annotate(
     """
     await service.direction(request.direction)
     chunks, tokens = await run_in_threadpool(cut, request, service.settings.chunk_tokens)
-    patience = _patience(prefer, tokens, service)
+    patience, applied = _patience(prefer, tokens, service.settings)
     job_id = await run_in_threadpool(service.jobs.submit, chunks, keep_seconds=service.settings.result_seconds)
     service.metrics.pairs.inc(len(request.pairs))
     job = await service.completions.follow(service.jobs, job_id, patience)
     if job is None or job.status == "in_progress":
         headers = {"Location": f"/jobs/{job_id}", "Retry-After": "1"}
-        if prefer:
-            headers["Preference-Applied"] = "respond-async" if patience == 0 else f"wait={int(patience)}"
+        if applied:
+            headers["Preference-Applied"] = applied
         return JSONResponse(job.model_dump() if job else {"id": job_id}, 202, headers)
     if job.status == "failed":
         raise ApiError(f"the annotation failed: {job.error}")
@@ -60,13 +61,13 @@ async def annotate(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _patience(prefer: str | None, tokens: int, service: Service) -> float:
-    """Seconds to wait before answering 202."""
-    patience = service.settings.sync_wait_seconds if tokens <= service.settings.sync_tokens else 0.0
+def _patience(prefer: str | None, tokens: int, config: Settings) -> tuple[float, str | None]:
+    """Seconds to wait before answering 202, and the preference that was followed."""
     for preference in (prefer or "").split(","):
         if match := _PREFERENCES.match(preference):
-            patience = min(float(match[2]) if match[2] else 0.0, service.settings.sync_wait_seconds)
-    return patience
+            seconds = min(float(match[2] or 0), config.sync_wait_seconds)
+            return seconds, f"wait={seconds:.0f}" if match[2] else "respond-async"
+    return config.sync_wait_seconds if tokens <= config.sync_tokens else 0.0, None
 
 
 def _refuse_if_all_failed(answer: AnnotateResponse) -> None:

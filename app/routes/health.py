@@ -44,11 +44,13 @@ async def readyz(service: ServiceDep) -> Ready:
         await run_in_threadpool(service.redis.ping)
         workers = await service.workers()
     except RedisError:
-        raise _not_ready("redis", "the queue does not answer") from None
+        raise _not_ready("redis", "not_ready", "the queue does not answer") from None
     ready = [worker for worker in workers if worker.ready_for("default")]
     if not ready:
-        missing = "no worker holds a proven direction called default; fit one with `safemargin directions fit`"
-        raise _not_ready("workers", missing if workers else "no worker has a fresh heartbeat")
+        if not workers:
+            raise _not_ready("workers", "not_ready", "no worker has a fresh heartbeat")
+        missing = "no worker holds a direction called default: make one with `safemargin directions fit --id default`"
+        raise _not_ready("directions", "no_direction", missing)
     held = {card.id for worker in ready for card in worker.directions if worker.ready_for(card.id)}
     return Ready(workers=[worker.name for worker in ready], directions=sorted(held))
 
@@ -60,6 +62,7 @@ async def metrics(service: ServiceDep) -> Response:
         await _look_at_queue(service)
     except RedisError:
         service.metrics.waiting_chunks.set(float("nan"))
+        service.metrics.workers.clear()
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -71,6 +74,6 @@ async def _look_at_queue(service: Service) -> None:
     service.metrics.workers.labels("no").set(len(workers) - ready)
 
 
-def _not_ready(what: str, why: str) -> Unavailable:
-    error = FieldProblem(pointer=what, code="not_ready", detail=why)
+def _not_ready(what: str, code: str, why: str) -> Unavailable:
+    error = FieldProblem(pointer=what, code=code, detail=why)
     return Unavailable("the service is not ready", errors=[error], headers={"Retry-After": "2"})

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -13,7 +13,7 @@ from app.schemas.annotate import ResultRow
 from app.schemas.chunk import ChunkAnswer
 from app.schemas.jobs import Job
 from app.schemas.problem import Problem
-from app.service import Service, ServiceDep
+from app.service import ServiceDep
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -22,12 +22,13 @@ _MISSING: dict[int | str, dict[str, Any]] = {
     404: {**_PROBLEM, "description": "No such job."},
     410: {**_PROBLEM, "description": "The job's results have expired."},
 }
+JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _NDJSON = "application/x-ndjson"
 
 
 @router.get("/{job_id}", responses=_MISSING, summary="Where a job stands")
 async def get_job(
-    job_id: str,
+    job_id: JobId,
     service: ServiceDep,
     response: Response,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the job to be over.")] = 0,
@@ -53,17 +54,18 @@ async def get_job(
         **_MISSING,
     },
 )
-async def get_results(job_id: str, service: ServiceDep, accept: Annotated[str, Header()] = "*/*") -> Response:
+async def get_results(job_id: JobId, service: ServiceDep, accept: Annotated[str, Header()] = "*/*") -> Response:
     """The annotations of a finished job, every row with its provenance."""
     job = _kept(await run_in_threadpool(service.jobs.job, job_id))
     if job.status == "in_progress":
         raise NotReady("the job is still in progress", headers={"Retry-After": "1"})
     if job.status == "failed":
         raise ApiError(f"the job failed: {job.error}")
-    if accept.startswith("application/json"):
+    if "application/json" in accept:
         answer = await run_in_threadpool(service.jobs.collect, job_id)
         return Response(answer.model_dump_json(), media_type="application/json")
-    return StreamingResponse(_lines(service, job_id), media_type=_NDJSON)
+    answers = await run_in_threadpool(service.jobs.answers, job_id)
+    return StreamingResponse((line for answer in answers for line in _rows(answer)), media_type=_NDJSON)
 
 
 def _kept(job: Job | None) -> Job:
@@ -72,11 +74,6 @@ def _kept(job: Job | None) -> Job:
     if job.expires_at <= time.time():
         raise Gone("the results of this job have expired")
     return job
-
-
-def _lines(service: Service, job_id: str) -> Iterator[str]:
-    for answer in service.jobs.answers(job_id):
-        yield from _rows(answer)
 
 
 def _rows(answer: ChunkAnswer) -> Iterator[str]:

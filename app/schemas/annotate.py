@@ -62,8 +62,12 @@ class Annotation(BaseModel):
     """The margin of one pair."""
 
     id: str
-    margin: Finite = Field(description="Calibrated log-odds that the chosen response is the safer one.")
-    probability: Annotated[float, Field(ge=0, le=1)] = Field(description="Logistic of the margin.")
+    margin: Finite = Field(
+        description="Log-odds that the chosen response is the safer one; the raw margin where `calibrated` is false."
+    )
+    probability: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="Logistic of the margin; a probability only where `calibrated` is true."
+    )
     label_conflict: bool = Field(description="The margin is negative: the annotator would have chosen the other one.")
     truncated: bool = Field(description="The prompt was cut to fit, as `truncate` allowed.")
     raw: Raw

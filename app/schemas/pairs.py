@@ -41,7 +41,7 @@ class Message(Strict):
     content: PromptText
 
 
-Conversation = Annotated[list[Message], Field(min_length=1), AfterValidator(_ends_before_answer)]
+Conversation = Annotated[list[Message], Field(min_length=1, max_length=1000), AfterValidator(_ends_before_answer)]
 
 
 def _prompt_kind(prompt: Any) -> str | None:

@@ -61,7 +61,7 @@ def worker(redis_url: str, annotator: Annotator) -> Iterator[PairAnnotator]:
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), 128, WorkerMetrics())
     pairs = PairAnnotator(annotator, directions, batcher, WorkerMetrics())
     redis = Redis.from_url(redis_url)
-    tasks.serve(tasks.Duty("test", JobStore(redis), pairs, keep_seconds=60))
+    tasks.serve(tasks.Duty("test", JobStore(redis), pairs))
     state = WorkerState(
         name="test",
         model=annotator.name,

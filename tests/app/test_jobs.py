@@ -51,7 +51,7 @@ def test_a_job_is_complete_when_its_last_chunk_is_answered(store: JobStore, answ
     assert store.waiting() == len(chunks) == 3
     for number, answer in reversed(list(enumerate(answers))):
         assert store.job(job_id).status == "in_progress"  # type: ignore[union-attr]
-        assert store.answer(job_id, number, answer, keep_seconds=60)
+        assert store.answer(job_id, number, answer)
     job = store.job(job_id)
     assert job is not None and job.status == "completed" and job.completed_at is not None
     assert [entry.id for entry in store.collect(job_id).annotations] == ["0", "1", "2"]
@@ -59,8 +59,8 @@ def test_a_job_is_complete_when_its_last_chunk_is_answered(store: JobStore, answ
 
 def test_a_chunk_is_answered_once_however_often_it_is_tried(store: JobStore, answers: list[ChunkAnswer]) -> None:
     job_id = store.submit(cut(request(3), chunk_tokens=70)[0], keep_seconds=60)
-    assert store.answer(job_id, 0, answers[0], keep_seconds=60)
-    assert not store.answer(job_id, 0, answers[1], keep_seconds=60)
+    assert store.answer(job_id, 0, answers[0])
+    assert not store.answer(job_id, 0, answers[1])
     assert store.chunk(job_id, 0) is None
     assert store.job(job_id).request_counts.completed == 1  # type: ignore[union-attr]
     assert store.answers(job_id)[0].annotations[0].id == "0"
@@ -70,14 +70,14 @@ def test_a_failed_job_keeps_its_reason_and_takes_no_answers(store: JobStore, ans
     job_id = store.submit(cut(request(3), chunk_tokens=70)[0], keep_seconds=60)
     assert store.fail(job_id, "no such direction")
     assert not store.fail(job_id, "again")
-    assert not store.answer(job_id, 0, answers[0], keep_seconds=60)
+    assert not store.answer(job_id, 0, answers[0])
     job = store.job(job_id)
     assert job is not None and (job.status, job.error) == ("failed", "no such direction")
 
 
 def test_everything_of_a_job_expires(store: JobStore, answers: list[ChunkAnswer]) -> None:
     job_id = store.submit(cut(request(2), chunk_tokens=70)[0], keep_seconds=60)
-    store.answer(job_id, 0, answers[0], keep_seconds=60)
+    store.answer(job_id, 0, answers[0])
     for name in (keys.job(job_id), keys.chunks(job_id), keys.answers(job_id)):
         assert store.redis.ttl(name) > 0
 

@@ -82,12 +82,26 @@ def test_the_same_pairs_get_the_same_margins_alone_and_together(serving: tuple["
         assert alone["annotations"][0]["margin"] == pytest.approx(entry["margin"], abs=0.15)
 
 
-def test_a_killed_worker_is_replaced_and_the_service_answers_again(
+def test_a_worker_killed_in_the_middle_of_a_job_is_replaced_and_the_job_completes(
     serving: tuple["subprocess.Popen[str]", str],
 ) -> None:
     process, url = serving
     (before,) = workers_of(process)
-    os.kill(before, signal.SIGKILL)
+    pairs = [{**PAIRS[i % len(PAIRS)], "id": f"{i}"} for i in range(400)]
+    with httpx.Client(base_url=url, timeout=90, trust_env=False) as client:
+        job = client.post("/annotate", json={"pairs": pairs}, headers={"Prefer": "respond-async"}).headers["Location"]
+        time.sleep(1)  # so that the worker is busy with it
+        os.kill(before, signal.SIGKILL)
+        assert client.get(job).json()["status"] == "in_progress"
+        while client.get(job, params={"wait": 60}).json()["status"] == "in_progress":
+            pass
+        rows = [orjson.loads(line) for line in client.get(f"{job}/results").text.splitlines()]
+    assert [row["annotation"]["id"] for row in rows] == [pair["id"] for pair in pairs]
+    await_worker_other_than(before, process, url)
+    assert annotate(url).status_code == 200
+
+
+def await_worker_other_than(before: int, process: "subprocess.Popen[str]", url: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         names = httpx.get(f"{url}/readyz", trust_env=False).json().get("workers", [])
@@ -95,7 +109,6 @@ def test_a_killed_worker_is_replaced_and_the_service_answers_again(
             break
         time.sleep(0.2)
     assert workers_of(process) and before not in workers_of(process)
-    assert annotate(url).status_code == 200
 
 
 def test_ctrl_c_stops_every_process_it_started(serving: tuple["subprocess.Popen[str]", str]) -> None:

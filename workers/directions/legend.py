@@ -36,13 +36,18 @@ class LegendSettings:
 
     Attributes:
         paper: the strict published recipe: one fixed refusal, last token, last layer after the norm, nothing dropped.
-        max_new_tokens: where the annotator's answers are cut; the paper allows 1,024.
+        max_new_tokens: where the annotator's answers are cut; 256 where left out, in paper mode its 1,024.
         layer: the layer to read; three fifths of the depth where left out.
     """
 
     paper: bool = False
-    max_new_tokens: int = 256
+    max_new_tokens: int | None = None
     layer: int | None = None
+
+    @property
+    def longest_answer(self) -> int:
+        """Most tokens of an answer."""
+        return self.max_new_tokens or (1024 if self.paper else 256)
 
     def site(self, depth: int) -> Site:
         """Where to read an annotator of this depth."""
@@ -105,7 +110,7 @@ def fit_legend(
         "refusals_dropped": len(answered) - len(kept),
         "too_long_dropped": len(requests) - len(answered) + len(kept) - len(groups),
         "refusal_wordings": 1 if settings.paper else len(REFUSALS),
-        "max_new_tokens": settings.max_new_tokens,
+        "max_new_tokens": settings.longest_answer,
     }
     return new_direction(
         direction_id,
@@ -121,14 +126,14 @@ def _answer(
     annotator: Annotator, requests: Sequence[str], settings: LegendSettings, progress: Callable[[int], None]
 ) -> list[tuple[str, str]]:
     """Requests that fit the annotator's window, with its answers."""
-    prompts: dict[str, Sequence[int]] = {}
+    fitting: list[str] = []
+    prompts: list[Sequence[int]] = []
     for request in requests:
         with suppress(PairRefused):
-            prompts[request] = annotator.template.encode([_user(request)], [""]).prefix
-    spoken = greedy_answers(
-        annotator, list(prompts.values()), max_new_tokens=settings.max_new_tokens, progress=progress
-    )
-    return list(zip(prompts, spoken, strict=True))
+            prompts.append(annotator.template.encode([_user(request)], [""]).prefix)
+            fitting.append(request)
+    spoken = greedy_answers(annotator, prompts, max_new_tokens=settings.longest_answer, progress=progress)
+    return list(zip(fitting, spoken, strict=True))
 
 
 def _encode(annotator: Annotator, answered: Sequence[tuple[str, str]], refusals: Sequence[str]) -> list[Group]:

@@ -179,10 +179,11 @@ def _readings(read: LabelledActivations, data: str) -> list[Reading]:
     if len(torch.unique(read.families)) < 2 * MIN_PAIRS:
         return []
     raw, log_odds = cross_validate(read.differences, read.families)
+    chosen = "layer and penalty" if len(read.layers) > 1 else f"penalty at the given layer {read.layers[0]}"
     return [
         Reading(
             data=data,
-            protocol="five-fold cross-validation over prompts, layer and penalty chosen inside the folds",
+            protocol=f"five-fold cross-validation over prompts, {chosen} chosen inside the folds",
             accuracy=accuracy(raw, read.families),
             calibration_error=calibration_error(log_odds),
         )

@@ -23,10 +23,10 @@ _OPENING = re.compile(
     r"""^\W*(?:
       (?:i['’]?m|i\ am|we['’]?re)\ (?:so\ |very\ |really\ |truly\ )?(?:sorry|afraid|unable|not\ able|not\ going\ to
          |not\ comfortable|not\ programmed|an\ ai)
-    | (?:sorry|apologies|unfortunately|regrettably),?\ (?:but\ )?(?:i|we|no|that|this)\b
+    | (?:sorry|apologies|unfortunately|regrettably)(?:[.!]?$|,?\ (?:but\ )?(?:i|we|no|(?:that|this|it)\ is\ not)\b)
     | i\ (?:apologi[sz]e|must\ (?:decline|refuse)|have\ to\ (?:decline|refuse)|refuse|decline)\b
     | as\ an?\ (?:ai|(?:large\ )?language\ model|(?:responsible|ethical)\ (?:ai|assistant))\b
-    | (?:absolutely\ not|no)[.!](?:\s|$)
+    | (?:absolutely\ not|no\ way|no)(?:[.!,]?$|[.!]\s(?!\d)|,\ (?:i|that|sorry)\b)
     | (?:that|this|it)\ (?:is|would\ be|request\ is)\ (?:not\ (?:something|appropriate|legal|okay|ok)|illegal|unethical
          |wrong|harmful|against)
     )""",

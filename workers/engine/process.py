@@ -3,9 +3,11 @@
 import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 
+_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
@@ -25,7 +27,17 @@ def set_up(threads: int = 0) -> int:
     """
     _keep_freed_memory()
     torch.set_num_threads(1)
-    return threads or os.cpu_count() or 1
+    return threads or cores()
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its container where there is one."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
 def side_by_side(passes: int, name: str = "pass") -> ThreadPoolExecutor:

@@ -22,7 +22,6 @@ PLAIN_TEMPLATE = (
 """What an annotator without a chat template of its own gets."""
 
 _MARK = "\ue000{}\ue001"
-_BREAK = "\ue002"
 
 
 class ChatTemplate:
@@ -100,8 +99,7 @@ class ChatTemplate:
         """Encode a text that a vocabulary would read control tokens in, broken inside each of them."""
         pieces = [text]
         for control in sorted(self._control.values(), key=len, reverse=True):
-            breaks = f"{control[0]}{_BREAK}{control[1:]}"
-            pieces = [part for piece in pieces for part in piece.replace(control, breaks).split(_BREAK)]
+            pieces = [part for piece in pieces for part in _broken(piece, control)]
         ids = [i for e in self._text.encode_batch_fast(pieces, add_special_tokens=False) for i in e.ids]
         if not self._control.keys().isdisjoint(ids):
             raise TemplateRefused("a text holds a control token of the annotator that cannot be written as text")
@@ -145,7 +143,18 @@ class ChatTemplate:
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Ids and texts of all control tokens, those without a named role included."""
     named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return named | {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {i: text for i, text in (named | added).items() if i != tokenizer.unk_token_id}
+
+
+def _broken(text: str, control: str) -> list[str]:
+    """The parts of a text that is cut after the first character of every `control` in it."""
+    first, *others = text.split(control)
+    parts = [first]
+    for other in others:
+        parts[-1] += control[0]
+        parts.append(control[1:] + other)
+    return parts
 
 
 def _cut_oldest(contents: list[list[int]], excess: int) -> None:
