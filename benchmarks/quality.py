@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=256, help="where Legend's answers are cut")
     options = parser.parse_args()
     config = settings()
-    annotator = load_annotator(config.model, config.home_folder, passes=set_up())
+    annotator = load_annotator(
+        config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=set_up(config.threads)
+    )
     pairs, contrast = read_pairs(options.data), Contrast.read()
     layers = [int(layer) for layer in options.layers.split(",")]
     read = read_labelled(annotator, pairs, layers)

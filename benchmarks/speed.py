@@ -37,11 +37,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=100, help="how many of them")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each, interleaved")
     options = parser.parse_args()
-    passes = set_up()
     config = settings()
+    passes = set_up(config.threads)
     pairs = random.Random(_SEED).sample(read_pairs(options.data), options.pairs)
     published = PublishedWay(locate(config.model, config.home_folder).path)
-    annotator = load_annotator(config.model, config.home_folder, passes=passes)
+    annotator = load_annotator(
+        config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
+    )
     with Stack(config.model_copy(update={"port": 0}), quiet=True) as stack:
         stack.wait_until_ready()
         ways: dict[str, Callable[[], object]] = {
@@ -50,7 +52,7 @@ def main() -> None:
             "HTTP bulk": lambda: _http(stack.url, pairs),
         }
         times = _measure(ways, options.rounds)
-    _report(times, pairs, annotator)
+    _report(times, pairs, annotator, options.data.parent.name)
 
 
 def _measure(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -94,7 +96,7 @@ def _http(url: str, pairs: list[Pair]) -> None:
         raise SystemExit("the service did not annotate every pair")
 
 
-def _report(times: dict[str, list[float]], pairs: list[Pair], annotator: Annotator) -> None:
+def _report(times: dict[str, list[float]], pairs: list[Pair], annotator: Annotator, data: str) -> None:
     groups = [annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
     tokens = sum(group.size for group in groups)
     base = statistics.median(times["published way"])
@@ -119,7 +121,8 @@ def _report(times: dict[str, list[float]], pairs: list[Pair], annotator: Annotat
     Console().print(table)
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
     RESULTS.mkdir(exist_ok=True)
-    result = {"annotator": annotator.name, "dtype": annotator.dtype_name, "machine": machine, "rows": rows}
+    what = {"data": data, "pairs": len(pairs), "tokens": tokens, "rounds": len(times["engine"])}
+    result = {"annotator": annotator.name, "dtype": annotator.dtype_name, "machine": machine, **what, "rows": rows}
     (RESULTS / "speed.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
