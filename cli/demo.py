@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import httpx
 import orjson
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from app.settings import settings
 from cli.stack import Stack, StackFailed
 
 _TIMEOUT = 60.0
-_SHOWN = 24
+_SHOWN = 13
 
 
 def demo(
@@ -44,19 +45,18 @@ def demo(
 
 
 def _table(rows: list[dict[str, Any]], answer: dict[str, Any]) -> Table:
-    table = Table(title="Safety margins", title_justify="left")
+    table = Table(title="Safety margins", title_justify="left", box=SIMPLE_HEAD)
     for name in ("pair", "prompt", "chosen", "rejected"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=8)
-    for name in ("margin", "probability"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
-    table.add_column("", no_wrap=True)
+        table.add_column(name, no_wrap=True)
+    for name in ("margin", "prob.", "label"):
+        table.add_column(name, justify="left" if name == "label" else "right", no_wrap=True)
     for row, entry in zip(rows, answer["annotations"], strict=True):
         prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
         texts = [_short(text) for text in (prompt, row["chosen"], row["rejected"])]
         if "error" in entry:
             table.add_row(entry["id"], *texts, "–", "–", entry["error"]["code"])
             continue
-        note = "conflict" if entry["label_conflict"] else ""
+        note = "conflict" if entry["label_conflict"] else "fits"
         numbers = (f"{entry['margin']:+.2f}", f"{entry['probability']:.2f}")
         table.add_row(entry["id"], *texts, *numbers, note)
     return table
