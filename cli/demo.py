@@ -14,7 +14,7 @@ from app.settings import settings
 from cli.stack import Stack, StackFailed
 
 _TIMEOUT = 60.0
-_SHOWN = 13
+_SHOWN = 11
 
 
 def demo(
