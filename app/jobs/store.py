@@ -61,19 +61,15 @@ class JobStore:
         job_id = secrets.token_urlsafe(16)
         now = time.time()
         queue = Queue(keys.QUEUE, connection=self.redis, serializer=JSONSerializer)
-        state: dict[str, str | int | float] = {
-            "status": "in_progress",
-            "total": sum(len(chunk.pairs) for chunk in chunks),
-            "completed": 0,
-            "failed": 0,
-            "chunks": len(chunks),
-            "open_chunks": len(chunks),
-            "created_at": now,
-            "expires_at": now + keep_seconds,
-        }
+        total = sum(len(chunk.pairs) for chunk in chunks)
+        fixed = {"total": total, "created_at": now, "expires_at": now + keep_seconds}
+        moving = {"status": "in_progress", "completed": 0, "failed": 0, "open_chunks": len(chunks)}
         work = {str(number): chunk.model_dump_json() for number, chunk in enumerate(chunks)}
         with self.redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.job(job_id), mapping=cast(Any, state))
+            pipe.hset(keys.job(job_id), mapping=cast(Any, fixed))
+            for name, value in moving.items():
+                # Only once: the client repeats a transaction whose reply was lost, and work may have begun by then.
+                pipe.hsetnx(keys.job(job_id), name, cast(Any, value))
             pipe.expire(keys.job(job_id), keep_seconds + _TOMBSTONE_SECONDS)
             pipe.hset(keys.chunks(job_id), mapping=cast(Any, work))
             pipe.expire(keys.chunks(job_id), keep_seconds)

@@ -3,7 +3,7 @@
 With d_i = h(c_i) − h(r_i), w ∝ (S + λI)⁻¹ m is linear discriminant analysis on differences, and the same as ridge
 regression of the constant 1 on the differences without an intercept. Every coordinate is first divided by its root mean
 square, so that λ means the same at every site. In the dual form one eigendecomposition of the n × n kernel gives all λ
-and their exact leave-one-out scores.
+and their exact leave-one-out scores (the coordinates' scale alone is taken from all pairs).
 """
 
 from collections.abc import Sequence
