@@ -32,8 +32,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         try:
             yield
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await _end(listener)
             redis.close()
 
     app = FastAPI(
@@ -48,3 +47,10 @@ def create_app(config: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)
     return app
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel a task until it has ended: a cancellation that meets a connection being made can be lost there."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.5)

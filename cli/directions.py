@@ -1,4 +1,4 @@
-"""`safemargin directions`: make directions and look at them."""
+"""`safemargin directions`: make directions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +53,10 @@ def fit(
 
     _check_id(direction_id)
     chosen = [int(layer) for layer in layers.split(",")] if layers else None
+    if recipe is Recipe.PAIRS and (paper or max_new_tokens):
+        raise typer.BadParameter("--paper and --max-new-tokens belong to --recipe legend")
+    if recipe is Recipe.LEGEND and chosen and (paper or len(chosen) > 1):
+        raise typer.BadParameter("--recipe legend reads one layer, and with --paper always the last")
     try:
         annotator = _annotator()
         if recipe is Recipe.PAIRS:

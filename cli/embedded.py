@@ -36,7 +36,7 @@ def command(folder: Path) -> list[str]:
         *("--save", ""),
         *("--appendonly", "no"),
         *("--daemonize", "no"),
-        *("--loglevel", "warning"),
+        *("--loglevel", "nothing"),
     ]
 
 
