@@ -1,6 +1,7 @@
 """Every function that the queue may call."""
 
 import logging
+import time
 import traceback
 from dataclasses import dataclass
 
@@ -8,9 +9,12 @@ from redis.exceptions import RedisError
 
 from app.jobs import custody
 from app.jobs.store import JobStore
+from app.schemas.chunk import Chunk
 from workers.annotate import PairAnnotator, UnknownDirection
 
 log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,24 +37,35 @@ def serve(duty: Duty) -> None:
 def annotate_chunk(job_id: str, number: int) -> None:
     """Annotate one chunk and store its answer; a chunk already answered or abandoned is left alone.
 
-    Raises:
-        RedisError: the queue is away; the chunk stays in hand until it can be taken over.
+    While the queue is away this waits for it: the chunk is in hand, and nobody else would take it from a live worker.
     """
-    duty = _duties[0]
+    while True:
+        try:
+            return _annotate(_duties[0], job_id, number)
+        except RedisError as error:
+            log.warning("waiting for the queue: %s", error)
+            time.sleep(_RETRY_SECONDS)
+
+
+def _annotate(duty: Duty, job_id: str, number: int) -> None:
     custody.take(duty.jobs.redis, duty.worker, job_id, number)
+    chunk = duty.jobs.chunk(job_id, number)
+    if chunk is not None:
+        _answer(duty, job_id, number, chunk)
+    custody.put_down(duty.jobs.redis, duty.worker, job_id, number)
+
+
+def _answer(duty: Duty, job_id: str, number: int, chunk: Chunk) -> None:
     try:
-        chunk = duty.jobs.chunk(job_id, number)
-        if chunk is not None:
-            duty.jobs.answer(job_id, number, duty.pairs.annotate(chunk))
-    except RedisError:
-        raise
+        answer = duty.pairs.annotate(chunk)
     except UnknownDirection as error:
         duty.jobs.fail(job_id, str(error))
     except Exception as error:
         # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
         log.error("chunk %s of job %s failed: %s at %s", number, job_id, type(error).__name__, _place(error))
         duty.jobs.fail(job_id, f"the worker failed ({type(error).__name__}); its log says where")
-    custody.put_down(duty.jobs.redis, duty.worker, job_id, number)
+    else:
+        duty.jobs.answer(job_id, number, answer)
 
 
 def _place(error: BaseException) -> str:

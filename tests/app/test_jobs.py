@@ -1,9 +1,11 @@
 """Jobs over HTTP and in Redis."""
 
 import json
+from typing import ClassVar
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError
 from starlette.testclient import TestClient
 
 from app.jobs import keys
@@ -128,3 +130,27 @@ def test_a_chunk_for_a_direction_that_went_away_fails_its_job(
 
 def test_a_task_whose_chunk_is_answered_does_nothing(worker: PairAnnotator) -> None:
     tasks.annotate_chunk("no-such-job", 0)
+
+
+class Flaky(JobStore):
+    """A store whose connection is lost at the first answer."""
+
+    losses: ClassVar[list[str]] = []
+
+    def answer(self, job_id: str, number: int, answer: ChunkAnswer) -> bool:
+        if not self.losses:
+            self.losses.append(job_id)
+            raise ConnectionError("gone")
+        return super().answer(job_id, number, answer)
+
+
+def test_an_answer_that_meets_a_lost_connection_is_given_once_it_is_back(
+    store: JobStore, worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_duties", [tasks.Duty("alone", Flaky(store.redis), worker)])
+    monkeypatch.setattr(tasks, "_RETRY_SECONDS", 0)
+    job_id = store.submit(cut(request(1), chunk_tokens=70)[0], keep_seconds=60)
+    tasks.annotate_chunk(job_id, 0)
+    assert Flaky.losses == [job_id]
+    assert store.job(job_id).status == "completed"  # type: ignore[union-attr]
+    assert not store.redis.exists(keys.in_hand("alone"))
