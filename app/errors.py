@@ -4,6 +4,7 @@
     ├── NotFound         404 unknown direction or job
     ├── Gone             410 a job whose results have expired
     ├── NotReady         409 results asked for before the job is done
+    ├── Conflict         409 what exists stands in the way
     ├── UnsupportedMedia 415 a body that is not sent as JSON
     ├── Unprocessable    422 pairs that cannot be annotated
     └── Unavailable      503 no worker, no queue; says when to come back
@@ -23,12 +24,15 @@ from fastapi.responses import JSONResponse
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
+from app.schemas.annotate import DIRECTION_KINDS
+from app.schemas.fit import RECIPES
 from app.schemas.pairs import PROMPT_KINDS
 from app.schemas.problem import FieldProblem, Problem
 
 log = logging.getLogger("safemargin.api")
 
 MEDIA_TYPE = "application/problem+json"
+_UNION_TAGS = PROMPT_KINDS | DIRECTION_KINDS
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -60,6 +64,12 @@ class Gone(ApiError):
 
 class NotReady(ApiError):
     """The job is not done yet."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class Conflict(ApiError):
+    """What exists stands in the way."""
 
     status = HTTPStatus.CONFLICT
 
@@ -131,11 +141,17 @@ def _field_problem(entry: Mapping[str, Any]) -> FieldProblem:
     code = str(entry["type"])
     if code == "json_invalid":
         return FieldProblem(pointer="", code=code, detail=str(entry["msg"]))
-    parts = [_name(part) for part in path if part not in PROMPT_KINDS]
+    parts = [_name(part) for part in _fields(path)]
     if field := entry.get("ctx", {}).get("field"):
         parts.append(str(field))
     pointer = "".join(f"/{part}" for part in parts) if source == "body" else "/".join([source, *parts])
     return FieldProblem(pointer=pointer, code=code, detail=str(entry["msg"]).removeprefix("Value error, "))
+
+
+def _fields(path: Sequence[str | int]) -> list[str | int]:
+    """A location without the tags of unions that pydantic puts into it."""
+    tagged = {i for i in range(2, len(path)) if path[i - 2] == "sources" and path[i] in RECIPES}
+    return [part for i, part in enumerate(path) if part not in _UNION_TAGS and i not in tagged]
 
 
 def _name(part: str | int) -> str:

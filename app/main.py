@@ -10,7 +10,7 @@ from redis import Redis
 from app import __version__, errors
 from app.body import BodyLimit
 from app.metrics import Metrics, RequestMetrics
-from app.routes import annotate, directions, health, jobs
+from app.routes import annotate, directions, health, jobs, score
 from app.service import Service
 from app.settings import Settings, settings
 
@@ -41,7 +41,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         summary="How much safer is the chosen response?",
         lifespan=lifespan,
     )
-    for room in (annotate, jobs, directions, health):
+    for room in (annotate, score, jobs, directions, health):
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes)

@@ -25,7 +25,10 @@ class Metrics:
         )
         self.pairs = Counter("safemargin_pairs_accepted_total", "Pairs put into the queue.", registry=self.registry)
         self.waiting_chunks = Gauge(
-            "safemargin_waiting_chunks", "Chunks in the queue that no worker has taken.", registry=self.registry
+            "safemargin_waiting_chunks",
+            "Chunks in the queues that no worker has taken.",
+            ["queue"],
+            registry=self.registry,
         )
         self.workers = Gauge("safemargin_workers", "Workers with a fresh heartbeat.", ["ready"], registry=self.registry)
 

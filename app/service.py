@@ -2,19 +2,25 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from redis import Redis
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import NotFound, Unavailable
+from app.artifacts import Artifacts
+from app.errors import NotFound, Unavailable, Unprocessable
 from app.jobs import roster
 from app.jobs.follow import Completions
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
 from app.metrics import Metrics
+from app.registry import Registry
+from app.schemas.annotate import DEFAULT, DirectionOptions
+from app.schemas.chunk import DirectionRef
 from app.schemas.directions import DirectionCard
+from app.schemas.problem import FieldProblem
 from app.settings import Settings
 
 _ROSTER_SECONDS = 0.5
@@ -30,6 +36,11 @@ class Service:
     completions: Completions = field(default_factory=Completions)
     _workers: list[WorkerState] = field(default_factory=list)
     _looked: float = -_ROSTER_SECONDS
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The directions in the artifact store."""
+        return Registry(Artifacts(self.settings.artifacts_url))
 
     @property
     def jobs(self) -> JobStore:
@@ -55,16 +66,44 @@ class Service:
             raise Unavailable("no worker is ready; /readyz says why", headers={"Retry-After": "5"})
         return roster.directions(workers)
 
-    async def direction(self, direction_id: str) -> DirectionCard:
-        """A direction that can be used now.
+    async def default(self) -> str | None:
+        """Id that `default` stands for on the annotator of the workers; None if nothing was ever chosen for it."""
+        workers = await self.workers()
+        defaults = await run_in_threadpool(self.registry.defaults)
+        return next((defaults[w.model_revision] for w in workers if w.model_revision in defaults), None)
+
+    async def direction(self, direction_id: str, pointer: str = "/direction") -> DirectionCard:
+        """A direction that can be used now; `default` is the one that it stands for.
 
         Raises:
-            NotFound: no worker holds it.
+            NotFound: no worker holds it; `pointer` says which field asked for it.
         """
+        wanted = await self.default() if direction_id == DEFAULT else direction_id
         held = await self.directions()
-        if direction_id not in held:
-            raise NotFound("no worker holds this direction; GET /directions lists those there are")
-        return held[direction_id]
+        if wanted not in held:
+            self._looked = -_ROSTER_SECONDS  # it may be new: look again before saying no
+            held = await self.directions()
+        if wanted is None or wanted not in held:
+            detail = "no worker holds this direction; GET /directions lists those there are"
+            raise NotFound(detail, errors=[FieldProblem(pointer=pointer, code="unknown_direction", detail=detail)])
+        return held[wanted]
+
+    async def refs(self, options: DirectionOptions) -> list[DirectionRef]:
+        """What the directions that a request asks for stand for now.
+
+        Raises:
+            NotFound: no worker holds one of them.
+        """
+        several = not isinstance(options.direction, str)
+        pointers = [f"/direction/{i}" if several else "/direction" for i in range(len(options.asked))]
+        cards = [await self.direction(name, at) for name, at in zip(options.asked, pointers, strict=True)]
+        clash = next((i for i, card in enumerate(cards) if card in cards[:i]), None)
+        if clash is not None:
+            error = FieldProblem(
+                pointer=pointers[clash], code="same_direction", detail="is named twice: default is one"
+            )
+            raise Unprocessable("the request is not valid", errors=[error])
+        return [DirectionRef(id=card.id, digest=card.digest) for card in cards]
 
 
 def _service(request: Request) -> Service:

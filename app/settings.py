@@ -21,7 +21,11 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, validation_alias=AliasChoices("PORT", "SAFEMARGIN_PORT"), description="Its port."
     )
-    home: Path = Field(default=Path("~/.safemargin"), description="Converted models and your own directions.")
+    home: Path = Field(default=Path("~/.safemargin"), description="Converted models, and artifacts unless set.")
+    artifacts: str = Field(
+        default="",
+        description="Where directions are kept: a folder or a URL that fsspec knows (s3://…); the home where empty.",
+    )
     model: str = Field(
         default="SmolLM2-135M-Instruct", description="The annotator: a folder, a GGUF file or a Hugging Face id."
     )
@@ -40,6 +44,11 @@ class Settings(BaseSettings):
     def home_folder(self) -> Path:
         """`home` with `~` resolved."""
         return self.home.expanduser()
+
+    @property
+    def artifacts_url(self) -> str:
+        """Root of the artifact store."""
+        return self.artifacts or str(self.home_folder)
 
 
 @lru_cache

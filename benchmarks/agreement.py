@@ -12,8 +12,8 @@ from torch import Tensor
 
 from app.settings import settings
 from workers.directions import store
+from workers.directions.datafiles import read_pairs
 from workers.directions.direction import SafetyDirection
-from workers.directions.families import read_pairs
 from workers.engine.annotator import load_annotator
 from workers.engine.forward import read, read_all
 from workers.engine.packing import Group

@@ -11,15 +11,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from workers.directions.families import CONTRAST, families_of, read_pairs
+from workers.directions.pairs import LabelledActivations, cross_validate, read_labelled, select
 
 from app.schemas.directions import Accuracy
 from app.schemas.pairs import Pair
 from app.settings import settings
 from workers.directions.direction import SafetyDirection
 from workers.directions.evaluation import accuracy, calibration_error, folds
-from workers.directions.families import CONTRAST, families_of, read_pairs
 from workers.directions.legend import REQUESTS, LegendSettings, fit_legend, read_requests
-from workers.directions.pairs import LabelledActivations, cross_validate, read_labelled, select
 from workers.directions.ridge import difference_of_means
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.forward import read_all

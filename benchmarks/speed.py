@@ -20,7 +20,7 @@ from app.settings import settings
 from benchmarks.published import PublishedWay
 from cli.stack import Stack
 from workers.directions import store
-from workers.directions.families import read_pairs
+from workers.directions.datafiles import read_pairs
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.forward import read_all
 from workers.engine.process import set_up

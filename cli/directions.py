@@ -1,104 +1,202 @@
-"""`safemargin directions`: make directions."""
+"""`safemargin directions`: make, list, explain, choose, export and delete directions."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
 
+from app.artifacts import Artifacts
+from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing, Registry
+from app.schemas.directions import Accuracy, DirectionCard
 from app.settings import settings
+from cli.sources import source
 
 if TYPE_CHECKING:
-    from workers.directions.direction import SafetyDirection
+    from app.schemas.fit import FitRequest
+    from workers.directions.fit import Fitted
     from workers.engine.annotator import Annotator
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-
-class Recipe(StrEnum):
-    """How a direction is made."""
-
-    LEGEND = "legend"
-    PAIRS = "pairs"
+Name = Annotated[str, typer.Argument(help="Id of a direction.")]
 
 
 @app.command()
 def fit(
-    recipe: Annotated[Recipe, typer.Option(help="legend: needs no labels; pairs: from labelled pairs.")],
     direction_id: Annotated[str, typer.Option("--id", help="Name of the new direction.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="pairs: JSONL with prompt, chosen, rejected. legend: CSV of harmful requests of your own."),
-    ] = None,
-    data_name: Annotated[
-        str | None, typer.Option(help="What the report calls the data; the file name if absent.")
-    ] = None,
-    layers: Annotated[str | None, typer.Option(help="Candidate layers, such as 12,16,20; legend takes one.")] = None,
+    sources: Annotated[
+        list[str],
+        typer.Option(
+            "--source",
+            help="[NAME=]RECIPE[:FILE][@WEIGHT], once or more; the first one calibrates. pairs:FILE.jsonl or "
+            "pairs:balance, labelled:FILE.jsonl, contrast:FILE.jsonl, legend or legend:REQUESTS.csv.",
+        ),
+    ],
+    estimator: Annotated[str, typer.Option(help="ridge, logistic or mean.")] = "ridge",
+    layers: Annotated[str | None, typer.Option(help="Candidate layers, such as 12,16,20.")] = None,
+    read_layers: Annotated[int, typer.Option(help="How many of them to average at most.")] = 4,
+    by_prompt: Annotated[bool, typer.Option("--by-prompt", help="Let what is safer depend on the prompt.")] = False,
+    levels: Annotated[int, typer.Option(help="Into how many levels margins are cut.")] = 4,
+    two_sided: Annotated[bool, typer.Option("--two-sided", help="legend: benign requests, too.")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="legend: strictly as published.")] = False,
     max_new_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="legend: where the annotator's answers are cut; 256, or 1024 with --paper."),
+        int | None, typer.Option(help="legend: where answers are cut; 256, or 1024 with --paper.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first rows of the data.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for directions; workers load those below the home.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first rows of every file.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a direction of this id.")] = False,
+    default: Annotated[bool, typer.Option("--default", help="Make it what `default` stands for.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write its files to this folder instead of the store.")] = None,
 ) -> None:
-    """Fit a direction and store it where workers find it at their next start."""
-    from workers.directions import store
+    """Fit a direction; running workers use it at once."""
+    from app.schemas.fit import FitRequest
     from workers.directions.errors import DirectionError
     from workers.engine.errors import EngineError
+
+    legend: dict[str, Any] = {"two_sided": two_sided or None, "paper": paper or None, "max_new_tokens": max_new_tokens}
+    chosen = [int(layer) for layer in layers.split(",")] if layers else None
+    try:
+        request = FitRequest(
+            id=direction_id,
+            sources=[source(text, limit, legend) for text in sources],
+            estimator=estimator,
+            layers=chosen,
+            read_layers=read_layers,
+            by_prompt=by_prompt,
+            levels=levels,
+            replace=replace,
+        )
+        if out is None and not replace and direction_id in _registry().current():
+            raise _failure(f"a direction called {direction_id} exists; --replace replaces it")
+        fitted = _fit(request)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (DirectionError, EngineError) as error:
+        raise _failure(str(error)) from error
+    _keep(fitted, out, default=default)
+
+
+@app.command("list")
+def list_directions() -> None:
+    """What is in the artifact store."""
+    registry = _registry()
+    defaults = registry.defaults()
+    table = Table("id", "recipe", "model", "accuracy", "should respond", "should refuse", "")
+    for name in registry.current():
+        card = registry.card(name)
+        accuracy = card.readings[0].accuracy if card.readings else None
+        notes = [
+            text for text, true in (("default", name in defaults.values()), ("unreliable", card.unreliable)) if true
+        ]
+        figures = [_figure(value) for value in (accuracy, card.should_respond, card.should_refuse)]
+        table.add_row(name, card.recipe, card.model, *figures, ", ".join(notes))
+    Console().print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """The card of a direction, as JSON."""
+    typer.echo(json.dumps(_found(name).model_dump(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def report(
+    name: Name, to: Annotated[Path, typer.Option(help="Where to write it: .html for the page, else JSON.")]
+) -> None:
+    """Write the report of a direction."""
+    to.write_bytes(_part(name, PAGE if to.suffix == ".html" else REPORT))
+
+
+@app.command()
+def default(name: Name) -> None:
+    """Choose what `default` stands for on the direction's annotator."""
+    card = _found(name)
+    _registry().set_default(card.model_revision, card.id)
+
+
+@app.command()
+def delete(name: Name) -> None:
+    """Delete a direction from the artifact store."""
+    _found(name)
+    if name in _registry().defaults().values():
+        raise _failure(f"`default` stands for {name}; choose another default first")
+    _registry().delete(name)
+
+
+@app.command()
+def export(name: Name, to: Annotated[Path, typer.Option(help="The .gguf file to write.")]) -> None:
+    """Write a direction as a GGUF control vector, which llama.cpp loads with --control-vector."""
+    to.write_bytes(_part(name, CONTROL_VECTOR))
+
+
+@app.command("import")
+def import_direction(
+    path: Annotated[Path, typer.Argument(help="A .gguf file that `export` wrote.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a direction of this id.")] = False,
+) -> None:
+    """Read an exported direction back, exactly."""
+    from workers.directions.control_vector import from_control_vector
+    from workers.directions.errors import DirectionError
+    from workers.directions.publishing import with_report
+    from workers.directions.reporting import bare_report
+
+    try:
+        direction = from_control_vector(path.name, path.read_bytes())
+    except (OSError, DirectionError) as error:
+        raise _failure(str(error)) from error
+    if not replace and direction.id in _registry().current():
+        raise _failure(f"a direction called {direction.id} exists; --replace replaces it")
+    parts = with_report(direction, bare_report(direction))
+    _registry().publish(direction.id, direction.card.digest, parts)
+    typer.echo(f"{direction.id}: {direction.card.digest}")
+
+
+def _fit(request: "FitRequest") -> "Fitted":
+    from workers.directions.errors import DirectionError
+    from workers.directions.files import from_files
+    from workers.directions.fit import fit as fit_direction
     from workers.probe import probe
 
-    _check_id(direction_id)
-    chosen = [int(layer) for layer in layers.split(",")] if layers else None
-    if recipe is Recipe.PAIRS and (paper or max_new_tokens):
-        raise typer.BadParameter("--paper and --max-new-tokens belong to --recipe legend")
-    if recipe is Recipe.LEGEND and chosen and (paper or len(chosen) > 1):
-        raise typer.BadParameter("--recipe legend reads one layer, and with --paper always the last")
-    try:
-        annotator = _annotator()
-        if recipe is Recipe.PAIRS:
-            if data is None:
-                raise typer.BadParameter("--recipe pairs needs --data")
-            direction = _pairs(annotator, data, data_name or data.name, direction_id, chosen, limit)
-        else:
-            direction = _legend(annotator, data, direction_id, chosen, limit, paper, max_new_tokens)
-        probe(annotator, {direction.id: direction})
-        where = store.save(direction, out or settings().home_folder / "directions")
-    except (DirectionError, EngineError) as error:
-        typer.echo(f"safemargin: {error}", err=True)
-        raise typer.Exit(1) from error
-    _describe(direction, where)
+    annotator = _annotator()
+    probe(annotator)
+    registry, controls = _registry(), []
+    for name, digest in registry.current().items():
+        card = registry.card(name)
+        if card.recipe == "legend" and card.model_revision == annotator.revision:
+            try:
+                files = {
+                    part: registry.part(name, digest, part) for part in ("direction.json", "direction.safetensors")
+                }
+                controls.append(from_files(name, files))
+            except (DirectionError, DirectionMissing) as error:
+                typer.echo(f"safemargin: left out of the report: {error}", err=True)
+    with _progress() as progress:
+        return fit_direction(
+            annotator, request, controls=controls, cache=settings().home_folder / "cache", progress=progress
+        )
 
 
-def _pairs(
-    annotator: "Annotator", data: Path, name: str, direction_id: str, layers: list[int] | None, limit: int | None
-) -> "SafetyDirection":
-    from workers.directions.families import read_pairs
-    from workers.directions.pairs import fit_pairs
+def _keep(fitted: "Fitted", out: Path | None, *, default: bool) -> None:
+    from workers.directions.publishing import parts_of
 
-    rows = read_pairs(data)[:limit]
-    with _progress("reading pairs", len(rows)) as done:
-        return fit_pairs(annotator, rows, direction_id=direction_id, data=name, layers=layers, progress=done)
-
-
-def _legend(
-    annotator: "Annotator",
-    data: Path | None,
-    direction_id: str,
-    layers: list[int] | None,
-    limit: int | None,
-    paper: bool,
-    max_new_tokens: int | None,
-) -> "SafetyDirection":
-    from workers.directions.legend import REQUESTS, LegendSettings, fit_legend, read_requests
-
-    requests = read_requests(data or REQUESTS)[:limit]
-    how = LegendSettings(paper=paper, max_new_tokens=max_new_tokens, layer=layers[0] if layers else None)
-    with _progress("answering requests", len(requests)) as done:
-        return fit_legend(annotator, requests, direction_id=direction_id, settings=how, progress=done)
+    card = fitted.direction.card
+    parts = parts_of(fitted)
+    if out is not None:
+        (out / card.id).mkdir(parents=True, exist_ok=True)
+        for name, content in parts.items():
+            (out / card.id / name).write_bytes(content)
+    else:
+        _registry().publish(card.id, card.digest, parts)
+        if default:
+            _registry().set_default(card.model_revision, card.id)
+    _describe(card, str(out / card.id) if out else settings().artifacts_url)
 
 
 def _annotator() -> "Annotator":
@@ -110,29 +208,50 @@ def _annotator() -> "Annotator":
     return load_annotator(config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes)
 
 
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+def _registry() -> Registry:
+    return Registry(Artifacts(settings().artifacts_url))
 
 
-def _check_id(direction_id: str) -> None:
-    from pydantic import TypeAdapter, ValidationError
-
-    from app.schemas.annotate import DirectionId
-
+def _found(name: str) -> DirectionCard:
     try:
-        TypeAdapter(DirectionId).validate_python(direction_id)
-    except ValidationError as error:
-        raise typer.BadParameter("--id takes letters, digits, '.', '_' and '-'") from error
+        return _registry().card(name)
+    except DirectionMissing as error:
+        raise _failure(str(error)) from error
 
 
-def _describe(direction: "SafetyDirection", where: Path) -> None:
-    card = direction.card
+def _part(name: str, part: str) -> bytes:
+    try:
+        return _registry().part(name, _found(name).digest, part)
+    except DirectionMissing as error:
+        raise _failure(str(error)) from error
+
+
+def _failure(text: str) -> typer.Exit:
+    typer.echo(f"safemargin: {text}", err=True)
+    return typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _figure(accuracy: Accuracy | None) -> str:
+    return "–" if accuracy is None else f"{accuracy.value:.3f}"
+
+
+def _describe(card: DirectionCard, where: str) -> None:
     sites = ", ".join(f"{site.layer}/{site.pooling}" for site in card.sites)
     typer.echo(f"{card.id}: {card.recipe} on {card.model}, layer/pooling {sites}")
     for reading in card.readings:
         a = reading.accuracy
-        typer.echo(f"{reading.data}: pair accuracy {a.value:.3f} [{a.low:.3f}, {a.high:.3f}], {reading.protocol}")
+        error = "" if reading.calibration_error is None else f", calibration error {reading.calibration_error:.3f}"
+        typer.echo(
+            f"{reading.data}: pair accuracy {a.value:.3f} [{a.low:.3f}, {a.high:.3f}]{error}, {reading.protocol}"
+        )
+    typer.echo(f"should respond {_figure(card.should_respond)}, should refuse {_figure(card.should_refuse)}")
+    if card.unreliable:
+        typer.echo("unreliable: nothing shows that it reads better than chance")
     typer.echo(f"stored in {where}")

@@ -41,7 +41,7 @@ class Unscorable(PairRefused):
 class _Submission:
     """Groups of one chunk on their way; `done` is set once every one has its scores or its refusal."""
 
-    direction: SafetyDirection
+    directions: Sequence[SafetyDirection]
     outcomes: list[Tensor | PairRefused | None]
     left: int
     done: threading.Event = field(default_factory=threading.Event)
@@ -101,11 +101,14 @@ class Batcher:
         """How long the oldest of the running batches has been running; 0 between batches."""
         return max((time.monotonic() - started for started in list(self._running.values())), default=0.0)
 
-    def score(self, groups: Sequence[Group], direction: SafetyDirection) -> list[Tensor | PairRefused]:
-        """Raw scores [K] of each group's responses, or why a group has none. Blocks; call from any thread."""
+    def score(self, groups: Sequence[Group], directions: Sequence[SafetyDirection]) -> list[Tensor | PairRefused]:
+        """Raw scores [D, K] of each group's K responses on D directions, all of them from one forward pass.
+
+        Where a group has none there is the reason instead. Blocks; call from any thread.
+        """
         if not groups:
             return []
-        submission = _Submission(direction, [None] * len(groups), len(groups))
+        submission = _Submission(directions, [None] * len(groups), len(groups))
         with self._wake:
             if self._closed:
                 raise RuntimeError("the forward stage is closed")
@@ -148,15 +151,16 @@ class Batcher:
             entry.submission.settle(entry.index, outcome)
 
     def _scores(self, batch: list[_Entry]) -> list[Tensor | PairRefused]:
-        sites = sorted({site for entry in batch for site in entry.submission.direction.sites})
+        sites = sorted({site for entry in batch for held in entry.submission.directions for site in held.reads})
         activations = self._read([entry.group for entry in batch], sites).cpu()
         place = {site: i for i, site in enumerate(sites)}
         outcomes: list[Tensor | PairRefused] = []
         start = 0
         for entry in batch:
             stop = start + len(entry.group.branches)
-            direction = entry.submission.direction
-            scores = direction.scores(activations[start:stop, [place[site] for site in direction.sites]])
+            own = activations[start:stop]
+            directions = entry.submission.directions
+            scores = torch.stack([held.scores(own[:, [place[site] for site in held.reads]]) for held in directions])
             if not torch.isfinite(scores).all():
                 raise NotFinite("the annotator's activations are not finite numbers")
             outcomes.append(scores)

@@ -7,6 +7,7 @@ the current one ends. A lane never forks: the model would have to be loaded agai
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from redis import Redis
@@ -17,8 +18,6 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import WorkerStatus
-
-from app.jobs import keys
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +69,17 @@ class Lanes:
     """A fixed number of lanes, restarted when Redis has been away.
 
     Args:
-        redis_url: the queue.
+        redis_url: where the queues are.
         name: name of the worker process.
-        count: how many.
+        counts: how many lanes for each queue.
     """
 
-    def __init__(self, redis_url: str, name: str, count: int) -> None:
+    def __init__(self, redis_url: str, name: str, counts: Mapping[str, int]) -> None:
         self._redis_url = redis_url
         self._stopping = threading.Event()
         self._lanes: dict[str, Lane] = {}
-        names = [f"{name}.{number}" for number in range(count)]
-        self._threads = [threading.Thread(target=self._run, args=(n,), name=n, daemon=True) for n in names]
+        places = [(queue, f"{name}.{queue}.{number}") for queue, count in counts.items() for number in range(count)]
+        self._threads = [threading.Thread(target=self._run, args=place, name=place[1], daemon=True) for place in places]
 
     def start(self) -> None:
         """Begin to take chunks."""
@@ -102,22 +101,22 @@ class Lanes:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self, name: str) -> None:
+    def _run(self, queue: str, name: str) -> None:
         generation = 0
         while not self._stopping.is_set():
             generation += 1
             try:
-                self._serve(f"{name}.{generation}")
+                self._serve(queue, f"{name}.{generation}")
             except RedisError as error:
                 log.warning("lane %s lost the queue: %s", name, error)
             except Exception as error:
                 log.error("lane %s failed and starts again: %s", name, type(error).__name__)
             self._stopping.wait(_RESTART_SECONDS)
 
-    def _serve(self, name: str) -> None:
+    def _serve(self, queue: str, name: str) -> None:
         with Redis.from_url(self._redis_url) as redis:
             options: dict[str, Any] = {"connection": redis, "serializer": JSONSerializer, "log_job_description": False}
-            lane = Lane([keys.QUEUE], name=name, **options)
+            lane = Lane([queue], name=name, **options)
             self._lanes[name] = lane
             try:
                 if not self._stopping.is_set():

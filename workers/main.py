@@ -8,21 +8,20 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future
-from pathlib import Path
+from dataclasses import dataclass
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.jobs import custody, roster
+from app.artifacts import Artifacts
+from app.jobs import custody, keys, roster
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
+from app.registry import Registry
 from app.settings import Settings, settings
 from workers import tasks
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
-from workers.directions import store
-from workers.directions.direction import SafetyDirection, check_fits
-from workers.directions.errors import DirectionError
 from workers.engine import process
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.errors import EngineError
@@ -30,13 +29,15 @@ from workers.engine.forward import read
 from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
+from workers.registry import HeldDirections, publish_shipped
+from workers.training import Trainer
 
 log = logging.getLogger("safemargin.worker")
 
 EXIT_CONFIGURATION = 78
 """The worker cannot start however often it is restarted: the annotator is not there, say."""
 
-_LANES = 4
+_LANES = {keys.ANNOTATE: 4, keys.TRAIN: 1}
 _STALL_SECONDS = 300.0
 _DRAIN_SECONDS = 30.0
 
@@ -53,67 +54,78 @@ def main() -> int:
         annotator = load_annotator(
             config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
         )
-        directions = load_directions(annotator, config.home_folder / "directions")
-        probes = probe(annotator, directions)
-    except (EngineError, NotImplementedError) as error:
+        probe(annotator)
+        registry = Registry(Artifacts(config.artifacts_url))
+        publish_shipped(registry, annotator)
+        directions = HeldDirections(registry, annotator)
+        directions.refresh()
+    except (EngineError, NotImplementedError, OSError) as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
-    return _serve(config, annotator, directions, probes, stop)
+    return _serve(config, annotator, directions, stop)
 
 
-def load_directions(annotator: Annotator, own: Path) -> dict[str, SafetyDirection]:
-    """Shipped directions and those in the folder `own`, as far as they were made for this annotator."""
-    found: dict[str, SafetyDirection] = {}
-    for direction_id, folder in store.folders([store.SHIPPED, own]).items():
-        try:
-            direction = store.load(folder)
-            check_fits(
-                direction,
-                model=annotator.name,
-                revision=annotator.revision,
-                template=annotator.template.digest,
-                depth=annotator.depth,
-                width=annotator.width,
-            )
-        except DirectionError as error:
-            log.warning("not loaded: %s", error)
-        else:
-            found[direction_id] = direction
-    return found
-
-
-def _serve(
-    config: Settings,
-    annotator: Annotator,
-    directions: dict[str, SafetyDirection],
-    probes: dict[str, str],
-    stop: threading.Event,
-) -> int:
+def _serve(config: Settings, annotator: Annotator, directions: HeldDirections, stop: threading.Event) -> int:
     metrics = WorkerMetrics()
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
     redis = Redis.from_url(config.redis_url)
+    name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
+    presence = Presence(redis, name, annotator, directions, metrics.serve(config.metrics_port))
+    trainer = Trainer(annotator, directions, presence.announce, stop, config.home_folder / "cache")
     pairs = PairAnnotator(annotator, directions, batcher, metrics)
-    state = WorkerState(
-        name=f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}",
-        model=annotator.name,
-        model_revision=annotator.revision,
-        device=str(annotator.device),
-        dtype=annotator.dtype_name,
-        metrics_port=metrics.serve(config.metrics_port),
-        directions=[direction.card for direction in directions.values()],
-        probes=probes,
-    )
-    tasks.serve(tasks.Duty(state.name, JobStore(redis), pairs))
-    lanes = Lanes(config.redis_url, state.name, _LANES)
-    keeper = threading.Thread(target=_keep, args=(redis, state, lanes, batcher, stop), name="keeper", daemon=True)
+    tasks.serve(tasks.Duty(name, JobStore(redis), pairs, trainer))
+    lanes = Lanes(config.redis_url, name, _LANES)
+    keeper = threading.Thread(target=_keep, args=(presence, lanes, batcher, stop), name="keeper", daemon=True)
     lanes.start()
     keeper.start()
-    log.info("%s on %s in %s, directions: %s", state.model, state.device, state.dtype, ", ".join(directions) or "none")
+    held = ", ".join(directions.all()) or "none"
+    log.info("%s on %s in %s, directions: %s", annotator.name, annotator.device, annotator.dtype_name, held)
     with process.side_by_side(annotator.passes, "forward") as stage:
         for _ in range(annotator.passes):
             stage.submit(batcher.run).add_done_callback(_end_if_failed)
     keeper.join()
     return 0
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What others see of this worker.
+
+    Attributes:
+        redis: where they look.
+        name: unique name of the process.
+        annotator: what it loaded and has proven (`probe`).
+        directions: what it holds.
+        metrics_port: where its metrics are.
+    """
+
+    redis: Redis
+    name: str
+    annotator: Annotator
+    directions: HeldDirections
+    metrics_port: int
+
+    def announce(self) -> None:
+        """Renew the heartbeat."""
+        cards = self.directions.cards()
+        state = WorkerState(
+            name=self.name,
+            model=self.annotator.name,
+            model_revision=self.annotator.revision,
+            device=str(self.annotator.device),
+            dtype=self.annotator.dtype_name,
+            metrics_port=self.metrics_port,
+            directions=cards,
+            probes={card.id: card.digest for card in cards},
+        )
+        roster.announce(self.redis, state)
+
+    def leave(self) -> None:
+        """Take this worker off the roster."""
+        try:
+            roster.leave(self.redis, self.name)
+        except RedisError as error:
+            log.warning("not taken off the roster: %s", error)
 
 
 def _end_if_failed(forward: "Future[None]") -> None:
@@ -123,7 +135,7 @@ def _end_if_failed(forward: "Future[None]") -> None:
         os._exit(1)
 
 
-def _keep(redis: Redis, state: WorkerState, lanes: Lanes, batcher: Batcher, stop: threading.Event) -> None:
+def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Event) -> None:
     """Renew the heartbeat until told to stop, then let the lanes finish and close the forward stage.
 
     A forward pass that stands still, or lanes that do not finish, end the process: its supervisor starts a fresh one.
@@ -132,9 +144,10 @@ def _keep(redis: Redis, state: WorkerState, lanes: Lanes, batcher: Batcher, stop
         if batcher.batch_seconds() > _STALL_SECONDS:
             log.error("the forward pass has stood still for %.0f s", batcher.batch_seconds())
             os._exit(1)
+        _look_at_store(presence.directions)
         try:
-            roster.announce(redis, state)
-            if inherited := custody.inherit(redis, state.name):
+            presence.announce()
+            if inherited := custody.inherit(presence.redis, presence.name):
                 log.warning("queued %d chunks of dead workers again", inherited)
         except RedisError as error:
             log.warning("heartbeat not delivered: %s", error)
@@ -145,15 +158,17 @@ def _keep(redis: Redis, state: WorkerState, lanes: Lanes, batcher: Batcher, stop
     if not lanes.stop(_DRAIN_SECONDS):
         log.error("chunks in hand were not finished within %.0f s", _DRAIN_SECONDS)
         os._exit(1)
-    _leave(redis, state.name)
+    presence.leave()
     batcher.close()
 
 
-def _leave(redis: Redis, name: str) -> None:
+def _look_at_store(directions: HeldDirections) -> None:
+    """Hold what the store holds; while it is away, whatever was held before."""
     try:
-        roster.leave(redis, name)
-    except RedisError as error:
-        log.warning("not taken off the roster: %s", error)
+        if directions.refresh():
+            log.info("directions: %s", ", ".join(directions.all()) or "none")
+    except Exception as error:  # whatever the store's filesystem raises must not end the heartbeat
+        log.warning("the artifact store does not answer: %s", type(error).__name__)
 
 
 if __name__ == "__main__":

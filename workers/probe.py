@@ -1,13 +1,13 @@
 """A worker proves itself before it takes work: engine and plain transformers must read the same."""
 
-from collections.abc import Mapping
+from typing import get_args
 
 from app.schemas.pairs import Message
-from workers.directions.direction import SafetyDirection
 from workers.engine.annotator import Annotator
 from workers.engine.errors import ModelNotLoaded
 from workers.engine.forward import read
 from workers.engine.reference import TOLERANCES, disagreement, read_plainly
+from workers.engine.sites import Pooling, Site
 
 _PROMPTS = ("How do I sharpen a kitchen knife?", "Which mushrooms in this forest are safe to eat?")
 _RESPONSES = (
@@ -16,18 +16,16 @@ _RESPONSES = (
 )
 
 
-def probe(annotator: Annotator, directions: Mapping[str, SafetyDirection]) -> dict[str, str]:
-    """Compare a packed batch with the plain way at every site that the directions read.
+def probe(annotator: Annotator) -> None:
+    """Compare a packed batch with the plain way at every place that a direction could read.
 
-    Returns:
-        The digest of every direction, by id: what `WorkerState.probes` wants.
+    Not for use while other threads read.
 
     Raises:
         ModelNotLoaded: they differ by more than the published tolerance, so this annotator cannot be read packed.
     """
-    sites = sorted({site for direction in directions.values() for site in direction.sites})
-    if not sites:
-        return {}
+    last = annotator.depth if annotator.final_norm is not None else annotator.depth - 1
+    sites = [Site(layer, pooling) for layer in range(last + 1) for pooling in get_args(Pooling)]
     groups = [annotator.template.encode([Message(role="user", content=text)], _RESPONSES) for text in _PROMPTS]
     distance = disagreement(read(annotator, groups, sites).cpu(), read_plainly(annotator, groups, sites).cpu())
     allowed = TOLERANCES[annotator.dtype_name]
@@ -35,4 +33,3 @@ def probe(annotator: Annotator, directions: Mapping[str, SafetyDirection]) -> di
         raise ModelNotLoaded(
             f"packed and plain activations of {annotator.name} differ by {distance:.2g} (allowed {allowed:.2g})"
         )
-    return {direction.id: direction.card.digest for direction in directions.values()}

@@ -3,6 +3,7 @@
 import logging
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
@@ -10,7 +11,12 @@ from redis.exceptions import RedisError
 from app.jobs import custody
 from app.jobs.store import JobStore
 from app.schemas.chunk import Chunk
-from workers.annotate import PairAnnotator, UnknownDirection
+from app.schemas.fit import FitAnswer, FitRequest
+from workers.annotate import PairAnnotator
+from workers.directions.errors import DirectionError
+from workers.engine.errors import EngineError
+from workers.registry import UnknownDirection
+from workers.training import Interrupted, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +30,7 @@ class Duty:
     worker: str
     jobs: JobStore
     pairs: PairAnnotator
+    trainer: Trainer
 
 
 _duties: list[Duty] = []
@@ -35,37 +42,59 @@ def serve(duty: Duty) -> None:
 
 
 def annotate_chunk(job_id: str, number: int) -> None:
-    """Annotate one chunk and store its answer; a chunk already answered or abandoned is left alone.
+    """Annotate one chunk and store its answer; a chunk already answered or abandoned is left alone."""
+    _patiently(_annotate, job_id, number)
 
-    While the queue is away this waits for it: the chunk is in hand, and nobody else would take it from a live worker.
+
+def fit_direction(job_id: str, number: int) -> None:
+    """Make a direction, publish it and store that; interrupted by the worker's end, it is queued again."""
+    _patiently(_fit, job_id, number)
+
+
+def _patiently(work: Callable[[Duty, str, int, bytes], None], job_id: str, number: int) -> None:
+    """Do a chunk's work, once it is noted as in hand, waiting for the queue while it is away.
+
+    The chunk is in hand, and nobody else would take it from a live worker.
     """
     while True:
         try:
-            return _annotate(_duties[0], job_id, number)
+            return _in_hand(_duties[0], work, job_id, number)
         except RedisError as error:
             log.warning("waiting for the queue: %s", error)
             time.sleep(_RETRY_SECONDS)
 
 
-def _annotate(duty: Duty, job_id: str, number: int) -> None:
+def _in_hand(duty: Duty, work: Callable[[Duty, str, int, bytes], None], job_id: str, number: int) -> None:
     custody.take(duty.jobs.redis, duty.worker, job_id, number)
-    chunk = duty.jobs.chunk(job_id, number)
-    if chunk is not None:
-        _answer(duty, job_id, number, chunk)
+    payload = duty.jobs.work(job_id, number)
+    if payload is not None:
+        try:
+            work(duty, job_id, number, payload)
+        except RedisError:
+            raise
+        except (UnknownDirection, DirectionError, EngineError) as error:
+            duty.jobs.fail(job_id, str(error))
+        except Exception as error:
+            # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
+            log.error("chunk %s of job %s failed: %s at %s", number, job_id, type(error).__name__, _place(error))
+            duty.jobs.fail(job_id, f"the worker failed ({type(error).__name__}); its log says where")
     custody.put_down(duty.jobs.redis, duty.worker, job_id, number)
 
 
-def _answer(duty: Duty, job_id: str, number: int, chunk: Chunk) -> None:
+def _annotate(duty: Duty, job_id: str, number: int, payload: bytes) -> None:
+    answer = duty.pairs.annotate(Chunk.model_validate_json(payload))
+    done, failed = answer.counts()
+    duty.jobs.answer(job_id, number, answer, done=done, failed=failed)
+
+
+def _fit(duty: Duty, job_id: str, number: int, payload: bytes) -> None:
+    request = FitRequest.model_validate_json(payload)
     try:
-        answer = duty.pairs.annotate(chunk)
-    except UnknownDirection as error:
-        duty.jobs.fail(job_id, str(error))
-    except Exception as error:
-        # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
-        log.error("chunk %s of job %s failed: %s at %s", number, job_id, type(error).__name__, _place(error))
-        duty.jobs.fail(job_id, f"the worker failed ({type(error).__name__}); its log says where")
-    else:
-        duty.jobs.answer(job_id, number, answer)
+        card = duty.trainer.fit(request, lambda done, total: duty.jobs.progress(job_id, done, total))
+    except Interrupted:
+        duty.jobs.requeue(job_id, number)
+        return
+    duty.jobs.answer(job_id, number, FitAnswer(id=card.id, digest=card.digest), done=0)
 
 
 def _place(error: BaseException) -> str:

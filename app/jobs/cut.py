@@ -1,27 +1,30 @@
 """Cutting a request into chunks of bounded size."""
 
+from collections.abc import Sequence
+
 from app.schemas.annotate import AnnotateRequest
-from app.schemas.chunk import Chunk
+from app.schemas.chunk import Chunk, DirectionRef
 from app.schemas.pairs import Pair
+from app.schemas.score import Candidates, ScoreRequest
 
 _CHARACTERS_PER_TOKEN = 4
 _TEMPLATE_TOKENS = 32
 _MOST_TOKENS = 8192
 
 
-def estimated_tokens(pair: Pair) -> int:
-    """Roughly how many tokens a pair costs; the worker counts exactly, the queue only needs the order of magnitude.
+def estimated_tokens(item: Pair | Candidates) -> int:
+    """Roughly how many tokens an item costs; the worker counts exactly, the queue only needs the order of magnitude.
 
     Bounded, because what is far longer than any window is refused before it is computed.
     """
-    characters = sum(len(message.content) for message in pair.messages) + len(pair.chosen) + len(pair.rejected)
+    responses = [item.chosen, item.rejected] if isinstance(item, Pair) else item.responses
+    characters = sum(len(message.content) for message in item.messages) + sum(map(len, responses))
     return min(_TEMPLATE_TOKENS + characters // _CHARACTERS_PER_TOKEN, _MOST_TOKENS)
 
 
-def cut(request: AnnotateRequest, chunk_tokens: int) -> tuple[list[Chunk], int]:
+def cut(request: AnnotateRequest, directions: Sequence[DirectionRef], chunk_tokens: int) -> tuple[list[Chunk], int]:
     """Chunks of a request in its order, none above `chunk_tokens` unless one pair alone is, and the tokens of all."""
-    options = request.model_dump(exclude={"pairs"})
-    chunks: list[list[Pair]] = [[]]
+    chunks: list[list[Pair | Candidates]] = [[]]
     total = room = 0
     for pair, pair_id in zip(request.pairs, request.ids(), strict=True):
         cost = estimated_tokens(pair)
@@ -32,4 +35,13 @@ def cut(request: AnnotateRequest, chunk_tokens: int) -> tuple[list[Chunk], int]:
             room = chunk_tokens
         room -= cost
         chunks[-1].append(pair.model_copy(update={"id": pair_id}))
-    return [Chunk.model_validate({"options": options, "pairs": pairs}) for pairs in chunks], total
+    return [
+        Chunk.model_construct(directions=list(directions), truncate=request.truncate, items=items) for items in chunks
+    ], total
+
+
+def whole(request: ScoreRequest, directions: Sequence[DirectionRef]) -> tuple[Chunk, int]:
+    """The one chunk of a request to score, and its tokens."""
+    item = Candidates.model_construct(id="0", prompt=request.prompt, responses=request.responses)
+    chunk = Chunk.model_construct(directions=list(directions), truncate=request.truncate, items=[item])
+    return chunk, estimated_tokens(item)

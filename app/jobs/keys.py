@@ -2,8 +2,10 @@
 
 PREFIX = "safemargin:"
 DONE_CHANNEL = PREFIX + "done"
-QUEUE = "annotate"
-TASK = "workers.tasks.annotate_chunk"
+ANNOTATE, TRAIN = "annotate", "train"
+TASKS = {ANNOTATE: "workers.tasks.annotate_chunk", TRAIN: "workers.tasks.fit_direction"}
+"""The queues, and the task that works on each."""
+
 WORKERS = PREFIX + "workers"
 INHERITING = PREFIX + "inheriting"
 

@@ -1,26 +1,129 @@
-"""Directions: what running workers hold, how it was made and how well it reads."""
+"""Directions: made, listed, explained, chosen as default, exported and deleted."""
 
-from fastapi import APIRouter
+from typing import Annotated, Any
 
-from app.schemas.directions import DirectionCard, DirectionList
-from app.schemas.problem import Problem
-from app.service import ServiceDep
+from fastapi import APIRouter, Header, Path, Response
+from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
 
-router = APIRouter(prefix="/directions", tags=["directions"])
+from app.answer import accepted
+from app.body import JsonRoute
+from app.errors import Conflict, NotFound
+from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing
+from app.schemas.annotate import DEFAULT, DirectionId
+from app.schemas.directions import DefaultRequest, DirectionCard, DirectionList
+from app.schemas.fit import FitRequest, rows_of
+from app.schemas.jobs import Job
+from app.schemas.problem import FieldProblem, Problem
+from app.schemas.report import DirectionReport
+from app.service import Service, ServiceDep
+
+router = APIRouter(prefix="/directions", route_class=JsonRoute, tags=["directions"])
+
+_PROBLEM: dict[str, Any] = {"model": Problem}
+_MISSING: dict[int | str, dict[str, Any]] = {404: {**_PROBLEM, "description": "No such direction."}}
+DirectionName = Annotated[DirectionId, Path()]
 
 
 @router.get("", summary="Directions that can be used now")
 async def list_directions(service: ServiceDep) -> DirectionList:
-    """Every direction that a ready worker holds."""
+    """Every direction that a ready worker holds, and which of them `default` stands for."""
     held = await service.directions()
-    return DirectionList(directions=[held[name] for name in sorted(held)])
+    return DirectionList(directions=[held[name] for name in sorted(held)], default=await service.default())
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Job,
+    summary="Make a direction",
+    responses={
+        202: {"model": Job, "description": "Accepted; `Location` names the job."},
+        409: {**_PROBLEM, "description": "The id is taken, and `replace` is false."},
+        422: {**_PROBLEM, "description": "A field is not valid."},
+    },
+)
+async def fit_direction(request: FitRequest, service: ServiceDep) -> Response:
+    """Queues the fit for a worker; running workers use the direction as soon as its job is completed.
+
+    Data that gives no direction (too few pairs, all labels equal, …) fails the job, whose `error` says why.
+    """
+    await service.directions()  # without a worker nobody would ever come to it
+    if not request.replace and request.id in await run_in_threadpool(service.registry.current):
+        error = FieldProblem(pointer="/id", code="direction_exists", detail="is taken; `replace` allows to replace it")
+        raise Conflict("a direction of this id exists", errors=[error])
+    job_id = await run_in_threadpool(
+        service.jobs.submit,
+        "direction",
+        [request],
+        rows=rows_of(request),
+        keep_seconds=service.settings.result_seconds,
+    )
+    return accepted(job_id, await run_in_threadpool(service.jobs.job, job_id))
+
+
+@router.put("/default", summary="Choose what `default` stands for", responses=_MISSING)
+async def choose_default(request: DefaultRequest, service: ServiceDep) -> DirectionCard:
+    """From now on `"direction": "default"`, and requests that name none, use this direction on its annotator."""
+    card = await service.direction(request.id, "/id")
+    await run_in_threadpool(service.registry.set_default, card.model_revision, card.id)
+    return card
+
+
+@router.get("/{direction_id}", summary="One direction", responses=_MISSING)
+async def get_direction(direction_id: DirectionName, service: ServiceDep) -> DirectionCard:
+    """How a direction was made and how well it reads."""
+    return await service.direction(direction_id, "path/direction_id")
+
+
+@router.delete(
+    "/{direction_id}",
+    status_code=204,
+    summary="Delete a direction",
+    responses={**_MISSING, 409: {**_PROBLEM, "description": "It is what `default` stands for."}},
+)
+async def delete_direction(direction_id: DirectionName, service: ServiceDep) -> None:
+    """Deletes it with its report; a job that still uses it fails and says so."""
+    if direction_id == DEFAULT or direction_id in (await run_in_threadpool(service.registry.defaults)).values():
+        raise Conflict("`default` stands for this direction; choose another default first")
+    try:
+        await run_in_threadpool(service.registry.delete, direction_id)
+    except DirectionMissing:
+        raise NotFound("there is no such direction") from None
 
 
 @router.get(
-    "/{direction_id}",
-    summary="One direction",
-    responses={404: {"model": Problem, "description": "No worker holds such a direction."}},
+    "/{direction_id}/report",
+    summary="What is known of a direction",
+    response_model=DirectionReport,
+    responses={**_MISSING, 200: {"content": {"text/html": {}}, "description": "JSON, or by `Accept` a page."}},
 )
-async def get_direction(direction_id: str, service: ServiceDep) -> DirectionCard:
-    """How a direction was made and how well it reads."""
-    return await service.direction(direction_id)
+async def get_report(
+    direction_id: DirectionName, service: ServiceDep, accept: Annotated[str, Header()] = "*/*"
+) -> Response:
+    """Accuracy by layer and pooling, calibration and controls: a page for browsers, JSON for everybody else."""
+    if "text/html" in accept:
+        return HTMLResponse(await _part(service, direction_id, PAGE))
+    return Response(await _part(service, direction_id, REPORT), media_type="application/json")
+
+
+@router.get(
+    "/{direction_id}/control-vector.gguf",
+    summary="A direction as a GGUF control vector",
+    responses={**_MISSING, 200: {"content": {"application/octet-stream": {}}, "description": "The file."}},
+)
+async def get_control_vector(direction_id: DirectionName, service: ServiceDep) -> Response:
+    """What llama.cpp loads with `--control-vector`; `safemargin directions import` reads it back exactly."""
+    content = await _part(service, direction_id, CONTROL_VECTOR)
+    headers = {"Content-Disposition": f'attachment; filename="{direction_id}.gguf"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+async def _part(service: Service, direction_id: str, name: str) -> bytes:
+    """A file of a direction in the artifact store, whether a worker holds it or not."""
+    wanted = await service.default() if direction_id == DEFAULT else direction_id
+    try:
+        digest = await run_in_threadpool(service.registry.digest, wanted or DEFAULT)
+        return await run_in_threadpool(service.registry.part, wanted or DEFAULT, digest, name)
+    except DirectionMissing as missing:
+        raise NotFound(str(missing)) from None

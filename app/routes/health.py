@@ -39,17 +39,18 @@ async def livez() -> Alive:
     responses={503: {"model": Problem, "description": "Not now; `errors` says what is missing."}},
 )
 async def readyz(service: ServiceDep) -> Ready:
-    """Green only when the queue answers and a worker with a fresh heartbeat has proven itself on `default`."""
+    """Green only when the queue answers and a live worker has proven itself and holds the default direction."""
     try:
         await run_in_threadpool(service.redis.ping)
         workers = await service.workers()
     except RedisError:
         raise _not_ready("redis", "not_ready", "the queue does not answer") from None
-    ready = [worker for worker in workers if worker.ready_for("default")]
+    if not workers:
+        raise _not_ready("workers", "not_ready", "no worker has a fresh heartbeat")
+    default = await service.default()
+    ready = [worker for worker in workers if default is not None and worker.ready_for(default)]
     if not ready:
-        if not workers:
-            raise _not_ready("workers", "not_ready", "no worker has a fresh heartbeat")
-        missing = "no worker holds a direction called default: make one with `safemargin directions fit --id default`"
+        missing = "nothing is the default of this annotator: `safemargin directions fit --default` makes a direction"
         raise _not_ready("directions", "no_direction", missing)
     held = {card.id for worker in ready for card in worker.directions if worker.ready_for(card.id)}
     return Ready(workers=[worker.name for worker in ready], directions=sorted(held))
@@ -61,15 +62,17 @@ async def metrics(service: ServiceDep) -> Response:
     try:
         await _look_at_queue(service)
     except RedisError:
-        service.metrics.waiting_chunks.set(float("nan"))
+        service.metrics.waiting_chunks.clear()
         service.metrics.workers.clear()
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _look_at_queue(service: Service) -> None:
-    service.metrics.waiting_chunks.set(await run_in_threadpool(service.jobs.waiting))
+    for queue, count in (await run_in_threadpool(service.jobs.waiting)).items():
+        service.metrics.waiting_chunks.labels(queue).set(count)
     workers = await service.workers()
-    ready = sum(worker.ready_for("default") for worker in workers)
+    default = await service.default()
+    ready = sum(default is not None and worker.ready_for(default) for worker in workers)
     service.metrics.workers.labels("yes").set(ready)
     service.metrics.workers.labels("no").set(len(workers) - ready)
 

@@ -9,7 +9,8 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import ApiError, Gone, NotFound, NotReady
-from app.schemas.annotate import ResultRow
+from app.jobs.collect import chunk_answers, collect
+from app.schemas.annotate import Annotation, FailedAnnotation, ResultRow
 from app.schemas.chunk import ChunkAnswer
 from app.schemas.jobs import Job
 from app.schemas.problem import Problem
@@ -55,16 +56,16 @@ async def get_job(
     },
 )
 async def get_results(job_id: JobId, service: ServiceDep, accept: Annotated[str, Header()] = "*/*") -> Response:
-    """The annotations of a finished job, every row with its provenance."""
+    """The annotations of a finished job, every row with its provenance; what other jobs made, as one document."""
     job = _kept(await run_in_threadpool(service.jobs.job, job_id))
     if job.status == "in_progress":
         raise NotReady("the job is still in progress", headers={"Retry-After": "1"})
     if job.status == "failed":
         raise ApiError(f"the job failed: {job.error}")
-    if "application/json" in accept:
-        answer = await run_in_threadpool(service.jobs.collect, job_id)
+    if job.kind != "annotate" or "application/json" in accept:
+        answer = await run_in_threadpool(collect, service.jobs, job)
         return Response(answer.model_dump_json(), media_type="application/json")
-    answers = await run_in_threadpool(service.jobs.answers, job_id)
+    answers = await run_in_threadpool(chunk_answers, service.jobs, job_id)
     return StreamingResponse((line for answer in answers for line in _rows(answer)), media_type=_NDJSON)
 
 
@@ -77,5 +78,6 @@ def _kept(job: Job | None) -> Job:
 
 
 def _rows(answer: ChunkAnswer) -> Iterator[str]:
-    for entry in answer.annotations:
+    for entry in answer.entries:
+        assert isinstance(entry, Annotation | FailedAnnotation)
         yield ResultRow(annotation=entry, provenance=answer.provenance).model_dump_json() + "\n"

@@ -1,25 +1,63 @@
 """Requests and answers of /annotate."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.schemas.pairs import Pair, Strict
+
+DEFAULT = "default"
+"""What stands for the direction that PUT /directions/default chose."""
 
 Method = Literal["margin"]
 DirectionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class AnnotateOptions(Strict):
-    """How to annotate; the same for every pair of a request."""
+def _all_different(ids: list[str]) -> list[str]:
+    if len(set(ids)) < len(ids):
+        raise ValueError("must not name a direction twice")
+    return ids
 
-    method: Method = Field(default="margin", description="`margin`: the projection on a safety direction.")
-    direction: DirectionId = Field(default="default", description="Id of the direction to project on.")
+
+def _directions_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "one"
+    return "several" if isinstance(value, list) else None
+
+
+DIRECTION_KINDS = frozenset({"one", "several"})
+Several = Annotated[list[DirectionId], Field(min_length=1, max_length=32), AfterValidator(_all_different)]
+Directions = Annotated[
+    Annotated[DirectionId, Tag("one")] | Annotated[Several, Tag("several")],
+    Discriminator(
+        _directions_kind, custom_error_type="direction_type", custom_error_message="must be an id or a list of ids"
+    ),
+]
+
+
+class DirectionOptions(Strict):
+    """Which directions to project on, and how to treat what does not fit."""
+
+    direction: Directions = Field(
+        default=DEFAULT,
+        description="Id of the direction to project on, or a list of ids: all of them are read in one forward pass.",
+    )
     truncate: bool = Field(
         default=False, description="Cut the oldest words of a prompt that does not fit, and mark the row."
     )
+
+    @property
+    def asked(self) -> list[str]:
+        """The ids asked for, the main one first."""
+        return [self.direction] if isinstance(self.direction, str) else self.direction
+
+
+class AnnotateOptions(DirectionOptions):
+    """How to annotate; the same for every pair of a request."""
+
+    method: Method = Field(default="margin", description="`margin`: the projection on a safety direction.")
 
 
 class AnnotateRequest(AnnotateOptions):
@@ -58,20 +96,31 @@ class Tokens(BaseModel):
     rejected: int
 
 
-class Annotation(BaseModel):
-    """The margin of one pair."""
+class Margin(BaseModel):
+    """What one direction says of a pair."""
 
-    id: str
     margin: Finite = Field(
         description="Log-odds that the chosen response is the safer one; the raw margin where `calibrated` is false."
     )
     probability: Annotated[float, Field(ge=0, le=1)] = Field(
         description="Logistic of the margin; a probability only where `calibrated` is true."
     )
+    level: int | None = Field(
+        description="The margin in steps, 0 the lowest, by the direction's `level_edges`; null where it has none."
+    )
     label_conflict: bool = Field(description="The margin is negative: the annotator would have chosen the other one.")
-    truncated: bool = Field(description="The prompt was cut to fit, as `truncate` allowed.")
     raw: Raw
+
+
+class Annotation(Margin):
+    """The margin of one pair; of the first direction where several were asked for."""
+
+    id: str
+    truncated: bool = Field(description="The prompt was cut to fit, as `truncate` allowed.")
     tokens: Tokens
+    directions: dict[str, Margin] | None = Field(
+        default=None, description="Where several directions were asked for, what each says, by its id."
+    )
 
 
 class PairProblem(BaseModel):
@@ -99,10 +148,14 @@ class Provenance(BaseModel):
     direction: str
     direction_digest: str
     calibrated: bool = Field(description="Whether `margin` is in log-odds; if not, it is the raw margin.")
+    unreliable: bool = Field(description="Nothing shows that the direction reads better than chance.")
     layers: list[int]
     pooling: str = Field(description="Poolings read, joined by `+`.")
     dtype: str
     version: str
+    others: list["Provenance"] | None = Field(
+        default=None, description="Where several directions were asked for, the same for each further one."
+    )
 
 
 class AnnotateResponse(BaseModel):

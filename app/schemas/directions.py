@@ -3,13 +3,16 @@
 from pydantic import BaseModel, Field
 
 from app.schemas.annotate import DirectionId, Finite
+from app.schemas.pairs import Strict
 
 
 class SiteCard(BaseModel):
     """One place that a direction reads."""
 
     layer: int = Field(ge=0, description="0-based block; the number of blocks means after the final norm.")
-    pooling: str
+    pooling: str = Field(
+        description="mean, last, end_of_turn: of the response; prompt_mean, prompt_end: of its prompt."
+    )
 
 
 class Accuracy(BaseModel):
@@ -40,10 +43,24 @@ class DirectionCard(BaseModel):
     model_revision: str
     template: str
     sites: list[SiteCard] = Field(min_length=1)
+    prompt_sites: list[SiteCard] = Field(
+        default_factory=list, description="Where it reads the prompt, if what is safer depends on the prompt."
+    )
     slope: Finite | None = Field(description="Log-odds per unit of raw margin; null where it was not calibrated.")
+    level_edges: list[Finite] = Field(
+        default_factory=list,
+        description="Margins at which `level` goes up by one: quantiles of the held-out margins fitted on.",
+    )
     recipe: str
     settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     readings: list[Reading] = Field(default_factory=list)
+    should_respond: Accuracy | None = Field(
+        default=None, description="Benign requests that sound alarming: how often the helpful answer beats a refusal."
+    )
+    should_refuse: Accuracy | None = Field(
+        default=None, description="Harmful requests: how often the refusal beats a complying answer."
+    )
+    unreliable: bool = Field(description="Nothing shows that it reads better than chance.")
     created: str
     version: str
 
@@ -52,3 +69,10 @@ class DirectionList(BaseModel):
     """Directions that running workers hold."""
 
     directions: list[DirectionCard]
+    default: str | None = Field(description="Id that `default` stands for; null where nothing does yet.")
+
+
+class DefaultRequest(Strict):
+    """What `default` is to stand for."""
+
+    id: DirectionId

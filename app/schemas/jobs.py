@@ -7,8 +7,11 @@ from pydantic import BaseModel, Field
 JobStatus = Literal["in_progress", "completed", "failed"]
 
 
+JobKind = Literal["annotate", "score", "direction"]
+
+
 class RequestCounts(BaseModel):
-    """How many pairs of a job are done."""
+    """How many rows of a job are done."""
 
     total: int
     completed: int
@@ -19,6 +22,7 @@ class Job(BaseModel):
     """A request that is being answered, or has been."""
 
     id: str
+    kind: JobKind = Field(description="What it does: annotate pairs, score responses, or make a direction.")
     status: JobStatus
     request_counts: RequestCounts
     created_at: float = Field(description="Unix time in seconds.")

@@ -59,6 +59,11 @@ Prompt = Annotated[
 ]
 
 
+def as_messages(prompt: str | list[Message]) -> list[Message]:
+    """A prompt as a conversation."""
+    return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+
+
 class Pair(Strict):
     """A prompt with a chosen and a rejected response.
 
@@ -73,6 +78,4 @@ class Pair(Strict):
     @property
     def messages(self) -> list[Message]:
         """The prompt as a conversation."""
-        if isinstance(self.prompt, str):
-            return [Message(role="user", content=self.prompt)]
-        return self.prompt
+        return as_messages(self.prompt)

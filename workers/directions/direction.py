@@ -3,18 +3,41 @@
 import hashlib
 import json
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from app import __version__
-from app.schemas.directions import DirectionCard, Reading, SiteCard
+from app.schemas.directions import DirectionCard, SiteCard
 from workers.directions.errors import UnfitData, UnusableFile
 from workers.engine.sites import Site
 
 Setting = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class PromptTerm:
+    """How a direction depends on the prompt: v(x) = v₀ + Σ_r g_r(x) v_r with g_r(x) = a_r · p(x) − b_r.
+
+    Attributes:
+        sites: the G places where the prompt is read.
+        probes: [R, G, d] float32, a.
+        offsets: [R] float32, b.
+        vectors: [R, S, d] float32, v_r.
+    """
+
+    sites: tuple[Site, ...]
+    probes: Tensor
+    offsets: Tensor
+    vectors: Tensor
+
+    def values(self, prompts: Tensor) -> Tensor:
+        """[n, R] values g of n prompts from their [n, G, d] activations."""
+        return torch.einsum("ngd,rgd->nr", prompts, self.probes.to(prompts)) - self.offsets.to(prompts)
 
 
 @dataclass(frozen=True)
@@ -25,26 +48,51 @@ class SafetyDirection:
 
     Attributes:
         card: everything but the vectors.
-        sites: the S places read.
+        sites: the S places of the response read.
         vectors: [S, d] float32.
+        term: how the vectors depend on the prompt, if they do.
     """
 
     card: DirectionCard
     sites: tuple[Site, ...]
     vectors: Tensor
+    term: PromptTerm | None = None
 
     @property
     def id(self) -> str:
         """The name under which requests ask for it."""
         return self.card.id
 
+    @cached_property
+    def reads(self) -> tuple[Site, ...]:
+        """Every place it reads: those of the response, then those of the prompt."""
+        return self.sites + (self.term.sites if self.term else ())
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Its numbers by name, as they are stored."""
+        if self.term is None:
+            return {"vectors": self.vectors}
+        term = {"probes": self.term.probes, "offsets": self.term.offsets, "modulation": self.term.vectors}
+        return {"vectors": self.vectors} | term
+
     def scores(self, activations: Tensor) -> Tensor:
-        """Raw scores of n responses from their [n, S, d] activations: [n], higher is safer."""
-        return torch.einsum("nsd,sd->n", activations.double(), self.vectors.to(activations.device).double())
+        """Raw scores of n responses from their [n, S + G, d] activations at `reads`: [n], higher is safer."""
+        exact = activations.double()
+        responses = exact[:, : len(self.sites)]
+        scores = torch.einsum("nsd,sd->n", responses, self.vectors.to(exact))
+        if self.term is not None:
+            values = self.term.values(exact[:, len(self.sites) :])
+            scores = scores + torch.einsum("nsd,rsd,nr->n", responses, self.term.vectors.to(exact), values)
+        return scores
 
     def calibrate(self, raw_margin: float) -> float:
         """Log-odds that the response with the higher score is the safer one; the raw margin where uncalibrated."""
         return raw_margin if self.card.slope is None else raw_margin * self.card.slope
+
+    def level(self, margin: float) -> int | None:
+        """How many of the level edges a margin reaches; None where there are none."""
+        return bisect_right(self.card.level_edges, margin) if self.card.level_edges else None
 
 
 def logistic(margin: float) -> float:
@@ -60,10 +108,9 @@ def new_direction(
     model: tuple[str, str, str],
     recipe: str,
     settings: dict[str, Setting],
-    slope: float | None = None,
-    readings: list[Reading] | None = None,
+    term: PromptTerm | None = None,
 ) -> SafetyDirection:
-    """A direction made now.
+    """A direction made now, of which nothing is known yet; `known` adds what is measured.
 
     Args:
         direction_id: its name.
@@ -72,8 +119,7 @@ def new_direction(
         model: name, revision and template digest of the annotator.
         recipe: how it was made.
         settings: with what.
-        slope: log-odds per unit of raw margin.
-        readings: how well it reads.
+        term: how it depends on the prompt.
 
     Raises:
         UnfitData: the vectors are zero or not finite.
@@ -82,27 +128,40 @@ def new_direction(
     if not torch.isfinite(vectors).all() or not vectors.any():
         raise UnfitData("the activations give no direction: it is zero or not finite")
     name, revision, template = model
-    draft = DirectionCard(
+    card = DirectionCard(
         id=direction_id,
         digest="",
         model=name,
         model_revision=revision,
         template=template,
-        sites=[SiteCard(layer=site.layer, pooling=site.pooling) for site in sites],
-        slope=slope,
+        sites=_cards(sites),
+        prompt_sites=_cards(term.sites) if term else [],
+        slope=None,
         recipe=recipe,
         settings=settings,
-        readings=readings or [],
+        unreliable=True,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
     )
-    return SafetyDirection(draft.model_copy(update={"digest": digest(draft, vectors)}), sites, vectors)
+    return known(SafetyDirection(card, sites, vectors, term))
 
 
-def digest(card: DirectionCard, vectors: Tensor) -> str:
-    """`sha256:` digest over a card, its own digest left out, and the vectors' bytes."""
-    content = json.dumps(card.model_dump(exclude={"digest"}), sort_keys=True, ensure_ascii=False).encode()
-    return "sha256:" + hashlib.sha256(content + vectors.contiguous().numpy().tobytes()).hexdigest()
+def known(direction: SafetyDirection, **measured: object) -> SafetyDirection:
+    """The same direction with more on its card, and the digest that belongs to that."""
+    card = DirectionCard.model_validate(direction.card.model_dump() | measured)
+    card = card.model_copy(update={"digest": digest(card, direction.tensors)})
+    return SafetyDirection(card, direction.sites, direction.vectors, direction.term)
+
+
+def digest(card: DirectionCard, tensors: dict[str, Tensor]) -> str:
+    """`sha256:` digest over a card, its own digest left out, and the tensors in the order of their names."""
+    content = hashlib.sha256(
+        json.dumps(card.model_dump(exclude={"digest"}), sort_keys=True, ensure_ascii=False).encode()
+    )
+    for name in sorted(tensors):
+        content.update(name.encode() + str(tuple(tensors[name].shape)).encode())
+        content.update(tensors[name].contiguous().numpy().tobytes())
+    return "sha256:" + content.hexdigest()
 
 
 def check_fits(direction: SafetyDirection, *, model: str, revision: str, template: str, depth: int, width: int) -> None:
@@ -116,5 +175,9 @@ def check_fits(direction: SafetyDirection, *, model: str, revision: str, templat
         raise UnusableFile(f"direction {card.id} was made for {card.model}, not for the weights of {model}")
     if card.template != template:
         raise UnusableFile(f"direction {card.id} was made with another chat template than {model} has now")
-    if direction.vectors.shape[1] != width or max(site.layer for site in direction.sites) > depth:
+    if direction.vectors.shape[1] != width or max(site.layer for site in direction.reads) > depth:
         raise UnusableFile(f"direction {card.id} does not have the shape of {model}")
+
+
+def _cards(sites: tuple[Site, ...]) -> list[SiteCard]:
+    return [SiteCard(layer=site.layer, pooling=site.pooling) for site in sites]

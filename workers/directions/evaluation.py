@@ -23,7 +23,7 @@ def accuracy(margins: Tensor, families: Tensor) -> Accuracy:
     return Accuracy(value=float(right.mean()), low=low, high=high, pairs=len(margins), prompts=count)
 
 
-def platt_slope(margins: Tensor) -> float | None:
+def platt_slope(margins: Tensor, weights: Tensor | None = None) -> float | None:
     """Log-odds per unit of raw margin that fit [n] held-out margins best; None if they carry no signal.
 
     Platt scaling without an intercept: swapping chosen and rejected must change the sign and nothing else.
@@ -32,11 +32,12 @@ def platt_slope(margins: Tensor) -> float | None:
     if scale == 0:
         return None
     x = margins.double() / scale
+    w = torch.ones_like(x) if weights is None else weights.double() / weights.double().mean()
     slope = torch.zeros((), dtype=torch.double)
     for _ in range(50):
         p = torch.sigmoid(slope * x)
-        gradient = ((1 - p) * x).sum() - 1e-3 * slope
-        curvature = (p * (1 - p) * x.square()).sum() + 1e-3
+        gradient = (w * (1 - p) * x).sum() - 1e-3 * slope
+        curvature = (w * p * (1 - p) * x.square()).sum() + 1e-3
         slope = slope + (gradient / curvature).clamp(-1, 1)
     return float(slope) / scale if slope > 0 else None
 
@@ -59,3 +60,38 @@ def folds(families: Tensor, count: int = 5, seed: int = 0) -> Tensor:
     _, inverse = torch.unique(families, return_inverse=True)
     order = torch.randperm(int(inverse.max()) + 1, generator=torch.Generator().manual_seed(seed))
     return order[inverse] % count
+
+
+def likelihoods(margins: Tensor, weights: Tensor) -> Tensor:
+    """[n] weighted log-likelihoods of held-out margins at their best scale, weights relative to their mean."""
+    slope = platt_slope(margins, weights) or 0.0
+    relative: Tensor = weights.double() / weights.double().mean()
+    return -relative * torch.nn.functional.softplus(-slope * margins.double())
+
+
+def quality(margins: Tensor, weights: Tensor) -> float:
+    """Weighted mean log-likelihood of [n] held-out margins at their best scale."""
+    return float(likelihoods(margins, weights).mean())
+
+
+def auroc(margins: Tensor) -> float:
+    """Chance that a margin exceeds that of another pair with its sides swapped, ties counting half."""
+    ranked = torch.cat([margins.double(), -margins.double()])
+    _, inverse, counts = torch.unique(ranked, return_inverse=True, return_counts=True)
+    below = counts.cumsum(0) - counts
+    ranks = (below + (counts + 1) / 2)[inverse[: len(margins)]]
+    n = len(margins)
+    return float((ranks.sum() - n * (n + 1) / 2) / n**2)
+
+
+def correlation(a: Tensor, b: Tensor) -> float | None:
+    """Pearson's r of two [n] series; None if one of them never changes."""
+    x, y = a.double() - a.double().mean(), b.double() - b.double().mean()
+    scale = float(x.norm() * y.norm())
+    return float(x @ y) / scale if scale > 0 else None
+
+
+def level_edges(log_odds: Tensor, levels: int) -> list[float]:
+    """Quantiles that cut [n] held-out margins into `levels` parts of equal size."""
+    shares = torch.arange(1, levels, dtype=torch.double) / levels
+    return [float(edge) for edge in torch.quantile(log_odds.double(), shares)]

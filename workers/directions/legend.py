@@ -23,8 +23,11 @@ from workers.engine.generate import greedy_answers
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 
-REQUESTS = Path(__file__).with_name("data") / "harmful_requests.csv"
-"""Harmful requests written for this project, coded by hazard category."""
+REQUESTS = Path(__file__).with_name("data") / "requests.csv"
+"""Requests written for this project, coded by hazard category; harmful ones, and benign ones in the same words."""
+
+LONGEST_ANSWER = 256
+"""Tokens at which the annotator's answers are cut, unless asked otherwise."""
 
 _COLUMNS = ("request", "goal", "Behavior", "prompt")
 _MIN_REQUESTS = 10
@@ -47,7 +50,7 @@ class LegendSettings:
     @property
     def longest_answer(self) -> int:
         """Most tokens of an answer."""
-        return self.max_new_tokens or (1024 if self.paper else 256)
+        return self.max_new_tokens or (1024 if self.paper else LONGEST_ANSWER)
 
     def site(self, depth: int) -> Site:
         """Where to read an annotator of this depth."""
@@ -56,8 +59,10 @@ class LegendSettings:
         return Site(round(depth * 0.6) if self.layer is None else self.layer, "mean")
 
 
-def read_requests(path: Path) -> list[str]:
-    """Harmful requests of a CSV file: the column `request`, AdvBench's `goal`, HarmBench's `Behavior` or `prompt`.
+def read_requests(path: Path = REQUESTS, *, harmful: bool = True) -> list[str]:
+    """Requests of a CSV file: the column `request`, AdvBench's `goal`, HarmBench's `Behavior` or `prompt`.
+
+    Where there is a column `harmful`, only those with 1 in it, or with 0 if `harmful` is False.
 
     Raises:
         UnfitData: no such file or column.
@@ -66,11 +71,12 @@ def read_requests(path: Path) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnfitData(f"{path} cannot be read as CSV") from error
+        raise UnfitData(f"{path} cannot be read as CSV ({type(error).__name__})") from error
     column = next((name for name in _COLUMNS if rows and name in rows[0]), None)
     if column is None:
         raise UnfitData(f"{path} has none of the columns {', '.join(_COLUMNS)}, or no rows")
-    return [row[column].strip() for row in rows if (row[column] or "").strip()]
+    wanted = [row for row in rows if row.get("harmful", "1") == ("1" if harmful else "0")]
+    return [row[column].strip() for row in wanted if (row[column] or "").strip()]
 
 
 def fit_legend(
@@ -98,7 +104,7 @@ def fit_legend(
     site = settings.site(annotator.depth)
     if not 0 <= site.layer <= annotator.depth:
         raise UnfitData(f"{annotator.name} has no layer {site.layer}; its layers are 0 to {annotator.depth}")
-    answered = _answer(annotator, requests, settings, progress)
+    answered = answer_requests(annotator, requests, settings.longest_answer, progress)
     kept = [(q, a) for q, a in answered if settings.paper or (a and not is_refusal(a))]
     groups = _encode(annotator, kept, (PAPER_REFUSAL,) if settings.paper else REFUSALS)
     if len(groups) < _MIN_REQUESTS:
@@ -122,17 +128,17 @@ def fit_legend(
     )
 
 
-def _answer(
-    annotator: Annotator, requests: Sequence[str], settings: LegendSettings, progress: Callable[[int], None]
+def answer_requests(
+    annotator: Annotator, requests: Sequence[str], longest: int, progress: Callable[[int], None]
 ) -> list[tuple[str, str]]:
-    """Requests that fit the annotator's window, with its answers."""
+    """Requests that fit the annotator's window, with its own answers of at most `longest` tokens."""
     fitting: list[str] = []
     prompts: list[Sequence[int]] = []
     for request in requests:
         with suppress(PairRefused):
             prompts.append(annotator.template.encode([_user(request)], [""]).prefix)
             fitting.append(request)
-    spoken = greedy_answers(annotator, prompts, max_new_tokens=settings.longest_answer, progress=progress)
+    spoken = greedy_answers(annotator, prompts, max_new_tokens=longest, progress=progress)
     return list(zip(fitting, spoken, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Attention for packed groups, behind transformers' attention interface.
+"""Attention for packed groups, behind transformers' attention interface; outside a packed pass it is transformers' own.
 
 Every prompt attends within itself once; every response attends to its prompt and to itself. Two rectangles a layer
 instead of one square over the whole batch, and the prompt's keys and values are never computed twice.
@@ -7,12 +7,14 @@ instead of one square over the whole batch, and the prompt's keys and values are
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from workers.engine.packing import Layout
 
@@ -59,7 +61,7 @@ def paired_attention(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over the current layout; the signature is the one of transformers' attention interface.
+    """Attention over the current layout, or plain attention where there is none; called by transformers.
 
     Args:
         query: [1, heads, T, head_dim]; key and value: [1, kv_heads, T, head_dim].
@@ -73,7 +75,10 @@ def paired_attention(
     unknown = [name for name in ("softcap", "s_aux", "sinks") if options.get(name) is not None]
     if unknown:
         raise NotImplementedError(f"packed attention does not support {', '.join(unknown)}")
-    batch = _current.get()
+    batch = _current.get(None)
+    if batch is None:
+        options |= {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
+        return cast(tuple[Tensor, None], sdpa_attention_forward(module, query, key, value, attention_mask, **options))
     layout = batch.layout
     prefix_mask, branch_mask = batch.masks(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -134,5 +139,10 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, float("-inf"))
 
 
+def _mask(*arguments: Any, **options: Any) -> Tensor | None:
+    """Packed passes make their own masks."""
+    return None if _current.get(None) is not None else cast(Tensor | None, sdpa_mask(*arguments, **options))
+
+
 AttentionInterface.register(NAME, paired_attention)
-AttentionMaskInterface.register(NAME, lambda *_args, **_kwargs: None)
+AttentionMaskInterface.register(NAME, _mask)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from workers.engine import attention
 from workers.engine.annotator import Annotator
 from workers.engine.process import side_by_side
 
@@ -21,22 +20,18 @@ def greedy_answers(
     """The annotator's own answer to each prompt, most likely token first.
 
     Args:
-        annotator: the model; nobody else may read it meanwhile, its attention implementation is exchanged.
+        annotator: the model; others may read it meanwhile.
         prompts: token ids up to and including the assistant's header.
         max_new_tokens: where an answer is cut.
         progress: told after every batch how many prompts are answered.
     """
     answers: dict[int, str] = {}
-    annotator.model.set_attn_implementation("sdpa")
-    try:
-        batches = list(_by_length(prompts))
-        with side_by_side(annotator.passes) as pool:
-            spoken = pool.map(lambda batch: _answer(annotator, [prompts[i] for i in batch], max_new_tokens), batches)
-            for batch, texts in zip(batches, spoken, strict=True):
-                answers.update(zip(batch, texts, strict=True))
-                progress(len(answers))
-    finally:
-        annotator.model.set_attn_implementation(attention.NAME)
+    batches = list(_by_length(prompts))
+    with side_by_side(annotator.passes) as pool:
+        spoken = pool.map(lambda batch: _answer(annotator, [prompts[i] for i in batch], max_new_tokens), batches)
+        for batch, texts in zip(batches, spoken, strict=True):
+            answers.update(zip(batch, texts, strict=True))
+            progress(len(answers))
     return [answers[i] for i in range(len(prompts))]
 
 

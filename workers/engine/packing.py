@@ -34,12 +34,14 @@ class Group:
         prefix: tokens of the rendered prompt, up to and including the assistant's header.
         branches: the K responses.
         prompt: how many tokens of the prefix are the user's text rather than the template's.
+        request: where in the prefix the last user turn's text begins and ends; never empty.
         truncated: whether the prompt was cut to fit.
     """
 
     prefix: tuple[int, ...]
     branches: tuple[Branch, ...]
     prompt: int
+    request: tuple[int, int]
     truncated: bool = False
 
     @cached_property
@@ -81,6 +83,7 @@ class Layout:
         parents: [n] group of each response.
         prefix_lengths, branch_lengths: [g] and [n] true lengths.
         contents: [n] length of each response without its end of turn.
+        requests: [g, 2] where in its prefix each group's last user turn begins and ends.
     """
 
     tokens: Tensor
@@ -91,6 +94,7 @@ class Layout:
     prefix_lengths: Tensor
     branch_lengths: Tensor
     contents: Tensor
+    requests: Tensor
 
     @classmethod
     def of(cls, groups: Sequence[Group], device: torch.device) -> "Layout":
@@ -113,6 +117,7 @@ class Layout:
         branch_rows, branch_lengths = _rows(branches)
         parts = [torch.tensor(tokens), torch.tensor(positions), prefix_rows, branch_rows, torch.tensor(parents)]
         parts += [prefix_lengths, branch_lengths, torch.tensor(contents)]
+        parts.append(torch.tensor([group.request for group in groups]))
         return cls(*(part.to(device, non_blocking=True) for part in parts))
 
     @cached_property

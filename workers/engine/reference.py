@@ -36,7 +36,7 @@ def disagreement(ours: Tensor, plain: Tensor) -> float:
 
 
 def _sequence(group: Group, branch: int) -> Group:
-    return Group(group.prefix, (group.branches[branch],), group.prompt)
+    return Group(group.prefix, (group.branches[branch],), group.prompt, group.request)
 
 
 def _read_one(annotator: Annotator, group: Group, sites: Sequence[Site]) -> Tensor:

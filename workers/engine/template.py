@@ -173,4 +173,6 @@ def _assemble(
     for head, content in zip(heads, [*contents, []], strict=True):
         prompt += head + content
     branches = tuple(Branch(tokens=(*answer, *end), content=len(answer)) for answer in answers)
-    return Group(prefix=tuple(prompt), branches=branches, prompt=sum(map(len, contents)), truncated=truncated)
+    stop = len(prompt) - len(heads[-1])
+    request = (stop - len(contents[-1]), stop) if contents[-1] else (len(prompt) - 1, len(prompt))
+    return Group(tuple(prompt), branches, sum(map(len, contents)), request, truncated)

@@ -1,0 +1,61 @@
+"""Requests and answers of /score."""
+
+from pydantic import BaseModel, Field
+
+from app.schemas.annotate import DirectionOptions, Finite, Provenance
+from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages
+
+
+class Candidates(Strict):
+    """A prompt with K responses to compare."""
+
+    id: Identifier | None = None
+    prompt: Prompt = Field(description="One user turn, or the conversation up to the answer.")
+    responses: list[Text] = Field(min_length=1, max_length=256, description="The responses to compare.")
+
+    @property
+    def messages(self) -> list[Message]:
+        """The prompt as a conversation."""
+        return as_messages(self.prompt)
+
+
+class ScoreRequest(DirectionOptions):
+    """One prompt and K responses to order by safety."""
+
+    prompt: Prompt = Field(description="One user turn, or the conversation up to the answer.")
+    responses: list[Text] = Field(min_length=1, max_length=256, description="The responses to compare.")
+
+
+class Score(BaseModel):
+    """How safe one response is; only differences between responses to the same prompt mean something."""
+
+    index: int = Field(description="Position of the response in the request.")
+    rank: int = Field(description="1 is the safest; equal scores share a rank.")
+    score: Finite = Field(description="Differences of scores are margins: log-odds where `calibrated` is true.")
+    raw: Finite = Field(description="The projection.")
+    tokens: int
+
+
+class Ranking(BaseModel):
+    """What one direction says of K responses."""
+
+    scores: list[Score] = Field(description="One a response, in the order of the request.")
+    order: list[int] = Field(description="Positions of the responses, the safest first.")
+
+
+class ScoredCandidates(Ranking):
+    """Scores of K responses; of the first direction where several were asked for."""
+
+    id: str
+    truncated: bool = Field(description="The prompt was cut to fit, as `truncate` allowed.")
+    directions: dict[str, Ranking] | None = Field(
+        default=None, description="Where several directions were asked for, what each says, by its id."
+    )
+
+
+class ScoreResponse(Ranking):
+    """Scores of the responses and their order."""
+
+    truncated: bool
+    directions: dict[str, Ranking] | None = None
+    provenance: Provenance

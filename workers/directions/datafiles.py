@@ -1,0 +1,65 @@
+"""Rows from a user's own JSONL files, faults named by line and field."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.schemas.fit import LabelledResponse, PlainResponse
+from app.schemas.pairs import Pair
+from workers.directions.errors import UnfitData
+
+_IGNORING = ConfigDict(extra="ignore", frozen=True)
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class FilePair(Pair):
+    """A pair in a file, which may have further columns."""
+
+    model_config = _IGNORING
+
+
+class FileLabelled(LabelledResponse):
+    """A labelled response in a file, which may have further columns."""
+
+    model_config = _IGNORING
+
+
+class FileResponse(PlainResponse):
+    """A response in a file, which may have further columns."""
+
+    model_config = _IGNORING
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Pairs of a JSONL file: `prompt`, `chosen`, `rejected`.
+
+    Raises:
+        UnfitData: naming the line and field that is wrong, never its text.
+    """
+    return list(read_rows(path, FilePair))
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """Rows of one kind from a JSONL file.
+
+    Raises:
+        UnfitData: naming the line and field that is wrong, never its text.
+    """
+    rows: list[Row] = []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UnfitData(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(kind.model_validate(orjson.loads(line)))
+        except orjson.JSONDecodeError as error:
+            raise UnfitData(f"{path}, line {number}: not JSON") from error
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise UnfitData(f"{path}, line {number}: {where}: {error.errors()[0]['msg']}") from error
+    return rows

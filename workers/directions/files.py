@@ -1,0 +1,88 @@
+"""A direction as files: safetensors for its numbers, JSON for its card. Nothing is read that could run code."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast, get_args
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from app.registry import CARD, TENSORS
+from app.schemas.directions import DirectionCard, SiteCard
+from workers.directions.direction import PromptTerm, SafetyDirection, digest
+from workers.directions.errors import UnusableFile
+from workers.engine.sites import Pooling, Site
+
+SHIPPED = Path(__file__).with_name("shipped")
+"""Directions that come with the service, a folder of files each."""
+
+SHIPPED_DEFAULTS = SHIPPED / "default.json"
+"""For each model revision, the shipped direction that is its default until another is chosen."""
+
+
+def to_files(direction: SafetyDirection) -> dict[str, bytes]:
+    """Files of a direction by name."""
+    card = json.dumps(direction.card.model_dump(), indent=2, ensure_ascii=False) + "\n"
+    return {TENSORS: save(direction.tensors), CARD: card.encode()}
+
+
+def from_files(name: str, files: Mapping[str, bytes]) -> SafetyDirection:
+    """Read a direction.
+
+    Args:
+        name: what to call it in errors.
+        files: `to_files` gave them, or so they claim.
+
+    Raises:
+        UnusableFile: a part is missing or damaged, or the content does not match its digest.
+    """
+    try:
+        card = DirectionCard.model_validate_json(files[CARD])
+        tensors = load(files[TENSORS])
+    except (ValidationError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UnusableFile(f"{name}: unreadable direction ({type(error).__name__})") from error
+    return assemble(name, card, tensors)
+
+
+def assemble(name: str, card: DirectionCard, tensors: Mapping[str, Tensor]) -> SafetyDirection:
+    """A direction of a card and tensors that belong together.
+
+    Raises:
+        UnusableFile: they do not.
+    """
+    expected = _shapes(card, tensors)
+    for tensor_name, tensor in tensors.items():
+        fits = tensor.dtype == torch.float32 and tuple(tensor.shape) == expected.get(tensor_name)
+        if not fits or not torch.isfinite(tensor).all():
+            raise UnusableFile(f"{name}: vectors and card do not belong together")
+    if tensors.keys() != expected.keys():
+        raise UnusableFile(f"{name}: vectors and card do not belong together")
+    if digest(card, dict(tensors)) != card.digest:
+        raise UnusableFile(f"{name}: content does not match its digest")
+    term = None
+    if card.prompt_sites:
+        parts = tensors["probes"], tensors["offsets"], tensors["modulation"]
+        term = PromptTerm(_sites(name, card.prompt_sites), *parts)
+    return SafetyDirection(card, _sites(name, card.sites), tensors["vectors"], term)
+
+
+def _shapes(card: DirectionCard, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape that each tensor must have; width and rank are those of the first that shows them."""
+    width = tensors["vectors"].shape[-1] if "vectors" in tensors and tensors["vectors"].ndim else 0
+    shapes: dict[str, tuple[int, ...]] = {"vectors": (len(card.sites), width)}
+    if card.prompt_sites:
+        rank = len(tensors["offsets"]) if "offsets" in tensors and tensors["offsets"].ndim else 0
+        shapes["offsets"] = (rank,)
+        shapes["probes"] = (rank, len(card.prompt_sites), width)
+        shapes["modulation"] = (rank, len(card.sites), width)
+    return shapes
+
+
+def _sites(name: str, cards: list[SiteCard]) -> tuple[Site, ...]:
+    if any(card.pooling not in get_args(Pooling) for card in cards):
+        raise UnusableFile(f"{name}: reads a pooling that this version does not know")
+    return tuple(Site(card.layer, cast(Pooling, card.pooling)) for card in cards)

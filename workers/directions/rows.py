@@ -1,0 +1,171 @@
+"""Rows: what directions are fitted on. A row is a difference of activations whose projection should be positive.
+
+A labelled pair gives h(chosen) − h(rejected), and every other recipe comes down to such differences too. They lie in a
+temporary file that is mapped into memory, so that a large set never has to be in memory at once.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from workers.directions.errors import UnfitData
+
+_BLOCK = 1024
+MIN_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n rows at L layers with P poolings each.
+
+    Attributes:
+        layers: the L layers.
+        differences: [N, L, P, d] float32, of which `members` are the rows.
+        members: [n] which of them.
+        prompts: [n, d] float32, what the annotator makes of each row's request.
+        families: [n] rows of one family are on one side of every split.
+        weights: [n] float64, how much each counts.
+        sources: [n] which source each is from.
+        lengths: [n] length of the safer response minus that of the other, in characters.
+        refusals: [n] 1 if only the safer response refuses, −1 if only the other one does, else 0.
+        balance: [n] place of the row in the balance set, −1 where it is not from there.
+        controls: [n, C] margins of directions to compare with.
+        skipped: rows that the annotator cannot read.
+    """
+
+    layers: tuple[int, ...]
+    differences: Tensor
+    members: Tensor
+    prompts: Tensor
+    families: Tensor
+    weights: Tensor
+    sources: Tensor
+    lengths: Tensor
+    refusals: Tensor
+    balance: Tensor
+    controls: Tensor
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def at(self, layer: int) -> "LayerRows":
+        """The rows at the layer of this index."""
+        return LayerRows(self.differences[:, layer], self.members, self.families, self.weights, self.prompts)
+
+    def part(self, chosen: Tensor) -> "Rows":
+        """The rows that a [n] boolean mask chooses."""
+        moved = {
+            name: getattr(self, name)[chosen]
+            for name in (
+                "members",
+                "prompts",
+                "families",
+                "weights",
+                "sources",
+                "lengths",
+                "refusals",
+                "balance",
+                "controls",
+            )
+        }
+        return replace(self, **moved)
+
+    def check(self) -> None:
+        """Refuse what cannot give a direction.
+
+        Raises:
+            UnfitData: saying why.
+        """
+        if len(self) < MIN_ROWS:
+            raise UnfitData(f"{len(self)} rows are too few to fit a direction; at least {MIN_ROWS} are needed")
+        moving = False
+        for start in range(0, len(self), _BLOCK):
+            block = self.differences[self.members[start : start + _BLOCK]]
+            if not torch.isfinite(block).all():
+                raise UnfitData("some activations are not finite")
+            moving = moving or bool(block.any())
+        if not moving:
+            raise UnfitData("the safer and the other responses have the same activations everywhere")
+
+
+@dataclass(frozen=True)
+class LayerRows:
+    """Rows at one layer.
+
+    Attributes:
+        differences: [N, P, d], of which `members` [n] are the rows.
+        families, weights: [n].
+        prompts: [n, d].
+    """
+
+    differences: Tensor
+    members: Tensor
+    families: Tensor
+    weights: Tensor
+    prompts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """[P, d] weighted root mean square of the differences; 1 where a coordinate never moves."""
+        total = torch.zeros(self.differences.shape[1:], dtype=torch.double)
+        for rows in self.blocks():
+            total += torch.einsum("n,npd->pd", self.weights[rows], self.take(rows).square())
+        scale: Tensor = (total / self.weights.sum()).sqrt()
+        scale[scale == 0] = 1.0
+        return scale
+
+    def take(self, rows: Tensor) -> Tensor:
+        """[b, P, d] float64 differences of the rows of these indices."""
+        taken: Tensor = self.differences[self.members[rows]].double()
+        return taken
+
+    def scaled_at(self, rows: Tensor) -> Tensor:
+        """[b, P·d] of the rows of these indices over `scale`, over √(P·d) and times the root of their weights."""
+        flat = (self.take(rows) / self.scale).flatten(1)
+        scaled: Tensor = flat * self.weights[rows].sqrt()[:, None] / flat.shape[1] ** 0.5
+        return scaled
+
+    def scaled(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of all rows as `scaled_at` gives them, with the roots [b] of their weights."""
+        for rows in self.blocks():
+            yield self.scaled_at(rows), self.weights[rows].sqrt()
+
+    def unscaled(self, solution: Tensor) -> Tensor:
+        """[P, d] read-out in units of activations from a [P·d] one of the rows that `scaled` gives."""
+        return solution.view_as(self.scale) / self.scale / solution.numel() ** 0.5
+
+    def margins(self, vectors: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """[n] inner products with a [P, d] read-out, which [P, d, d] changes with the request; see `prompted`."""
+        parts = []
+        for rows in self.blocks():
+            taken = self.take(rows)
+            margins = torch.einsum("npd,pd->n", taken, vectors.double())
+            if modulation is not None:
+                margins += torch.einsum("npd,pde,ne->n", taken, modulation.double(), self.prompts[rows].double())
+            parts.append(margins)
+        return torch.cat(parts)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Indices of the rows, some at a time."""
+        for start in range(0, len(self), _BLOCK):
+            yield torch.arange(start, min(start + _BLOCK, len(self)))
+
+
+@contextmanager
+def spool(shape: Sequence[int]) -> Iterator[Tensor]:
+    """A float32 tensor of zeros in a temporary file, gone with the context."""
+    with tempfile.TemporaryDirectory(prefix="safemargin-rows-") as folder:
+        path = Path(folder) / "rows"
+        path.touch()
+        yield torch.from_file(str(path), shared=True, size=max(1, prod(shape)))[: prod(shape)].view(*shape)
