@@ -24,15 +24,16 @@ from fastapi.responses import JSONResponse
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
+from app.artifacts import StoreUnreachable
 from app.schemas.annotate import DIRECTION_KINDS
-from app.schemas.fit import RECIPES
+from app.schemas.fit import PAIRS_KINDS, RECIPES
 from app.schemas.pairs import PROMPT_KINDS
 from app.schemas.problem import FieldProblem, Problem
 
 log = logging.getLogger("safemargin.api")
 
 MEDIA_TYPE = "application/problem+json"
-_UNION_TAGS = PROMPT_KINDS | DIRECTION_KINDS
+_UNION_TAGS = PROMPT_KINDS | DIRECTION_KINDS | PAIRS_KINDS
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -106,6 +107,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RedisError, _queue_error)
+    app.add_exception_handler(StoreUnreachable, _store_error)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -122,6 +124,11 @@ def _http_error(_request: Request, error: Exception) -> JSONResponse:
 def _queue_error(_request: Request, error: Exception) -> JSONResponse:
     log.warning("the queue does not answer: %s", error)
     return problem_response(503, "the queue does not answer", headers={"Retry-After": "5"})
+
+
+def _store_error(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("%s", error)
+    return problem_response(503, "the artifact store does not answer", headers={"Retry-After": "5"})
 
 
 def _bug(_request: Request, _error: Exception) -> JSONResponse:
@@ -141,17 +148,22 @@ def _field_problem(entry: Mapping[str, Any]) -> FieldProblem:
     code = str(entry["type"])
     if code == "json_invalid":
         return FieldProblem(pointer="", code=code, detail=str(entry["msg"]))
-    parts = [_name(part) for part in _fields(path)]
-    if field := entry.get("ctx", {}).get("field"):
+    parts = [_name(part) for part in _fields(path, code)]
+    context, detail = entry.get("ctx", {}), str(entry["msg"]).removeprefix("Value error, ")
+    if field := context.get("field", context.get("discriminator", "").strip("'")):
         parts.append(str(field))
+    if code == "union_tag_invalid":  # pydantic's message quotes what was sent
+        detail = f"must be one of {context['expected_tags']}"
     pointer = "".join(f"/{part}" for part in parts) if source == "body" else "/".join([source, *parts])
-    return FieldProblem(pointer=pointer, code=code, detail=str(entry["msg"]).removeprefix("Value error, "))
+    return FieldProblem(pointer=pointer, code=code, detail=detail)
 
 
-def _fields(path: Sequence[str | int]) -> list[str | int]:
-    """A location without the tags of unions that pydantic puts into it."""
-    tagged = {i for i in range(2, len(path)) if path[i - 2] == "sources" and path[i] in RECIPES}
-    return [part for i, part in enumerate(path) if part not in _UNION_TAGS and i not in tagged]
+def _fields(path: Sequence[str | int], code: str) -> list[str | int]:
+    """A location without the tags of unions that pydantic puts into it; an unknown field may be called like one."""
+    end = len(path) - (code == "extra_forbidden")
+    tags = {i for i in range(end) if path[i] in _UNION_TAGS}
+    tags |= {i for i in range(2, end) if path[i - 2] == "sources" and path[i] in RECIPES}
+    return [part for i, part in enumerate(path) if i not in tags]
 
 
 def _name(part: str | int) -> str:

@@ -10,9 +10,8 @@ Parts are written before `current` names them, so that a reader never meets half
 import json
 import re
 from dataclasses import dataclass
-from typing import cast
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from app.artifacts import ArtifactMissing, Artifacts
 from app.schemas.directions import DirectionCard
@@ -24,6 +23,7 @@ REPORT, PAGE = "report.json", "report.html"
 _FOLDER = "directions"
 _DEFAULTS = f"{_FOLDER}/default.json"
 _DELETED = "deleted"
+_IDS = TypeAdapter(dict[str, str])
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -103,8 +103,8 @@ class Registry:
     def defaults(self) -> dict[str, str]:
         """Id that `default` stands for, by model revision."""
         try:
-            return cast(dict[str, str], json.loads(self.artifacts.read(_DEFAULTS)))
-        except (ArtifactMissing, json.JSONDecodeError):
+            return _IDS.validate_json(self.artifacts.read(_DEFAULTS))
+        except (ArtifactMissing, ValidationError):
             return {}
 
     def set_default(self, model_revision: str, direction_id: str) -> None:

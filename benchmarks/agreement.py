@@ -11,9 +11,9 @@ from rich.table import Table
 from torch import Tensor
 
 from app.settings import settings
-from workers.directions import store
 from workers.directions.datafiles import read_pairs
 from workers.directions.direction import SafetyDirection
+from workers.directions.files import shipped_default
 from workers.engine.annotator import load_annotator
 from workers.engine.forward import read, read_all
 from workers.engine.packing import Group
@@ -32,16 +32,16 @@ def main() -> None:
     options = parser.parse_args()
     pairs = random.Random(_SEED).sample(read_pairs(options.data), options.pairs)
     passes, config = set_up(), settings()
-    direction = store.load(store.SHIPPED / "default")
+    direction = shipped_default()
     rows: list[dict[str, str | float]] = []
     for dtype in ("float32", "bfloat16"):
         annotator = load_annotator(config.model, config.home_folder, dtype=dtype, passes=passes)
         groups = [annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
         ways = {
-            "alone": torch.cat([read(annotator, [group], direction.sites) for group in groups]),
-            "plain transformers": read_plainly(annotator, groups, direction.sites),
+            "alone": torch.cat([read(annotator, [group], direction.reads) for group in groups]),
+            "plain transformers": read_plainly(annotator, groups, direction.reads),
         }
-        mixed = torch.cat(read_all(annotator, groups, direction.sites))
+        mixed = torch.cat(read_all(annotator, groups, direction.reads))
         rows += [_row(dtype, name, mixed, other, direction, groups) for name, other in ways.items()]
     _report(rows)
 
@@ -49,7 +49,7 @@ def main() -> None:
 def _row(
     dtype: str, name: str, mixed: Tensor, other: Tensor, direction: SafetyDirection, groups: list[Group]
 ) -> dict[str, str | float]:
-    """Distances between [2n, S, d] readings of n pairs."""
+    """Distances between [2n, S + G, d] readings of n pairs."""
     margins = [direction.scores(reading).view(len(groups), 2) for reading in (mixed, other)]
     log_odds = [(score[:, 0] - score[:, 1]) * (direction.card.slope or 1.0) for score in margins]
     gap = (log_odds[0] - log_odds[1]).abs()

@@ -1,189 +1,218 @@
-"""How well directions read labelled pairs: recipe by recipe, on pairs that the fit has not seen."""
+"""How well directions read: recipe by recipe and source by source, on rows that no fit has seen.
+
+    python -m benchmarks.datasets FOLDER DATA
+    python -m benchmarks.quality DATA
+
+DATA holds `hh-harmless.jsonl` and any of `gptfuzz.jsonl`, `safetext.jsonl`, `diasafety.jsonl`. Everything is read once;
+then each recipe is fitted on its own sources. A source that it was fitted on is measured by cross-validation over
+prompts, marked °; every other source is transfer: the fit never saw it.
+"""
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import orjson
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from workers.directions.families import CONTRAST, families_of, read_pairs
-from workers.directions.pairs import LabelledActivations, cross_validate, read_labelled, select
 
+from app.artifacts import Artifacts
+from app.registry import CARD, TENSORS, Registry
 from app.schemas.directions import Accuracy
-from app.schemas.pairs import Pair
+from app.schemas.fit import AnySource, LabelledSource, LegendSource, PairsSource
 from app.settings import settings
+from workers.directions.balance import balance
+from workers.directions.datafiles import FileLabelled, read_pairs, read_rows
 from workers.directions.direction import SafetyDirection
-from workers.directions.evaluation import accuracy, calibration_error, folds
-from workers.directions.legend import REQUESTS, LegendSettings, fit_legend, read_requests
-from workers.directions.ridge import difference_of_means
+from workers.directions.evaluation import accuracy, calibration_error
+from workers.directions.files import from_files
+from workers.directions.fit import candidate_layers, request_layer
+from workers.directions.gather import gather, plan
+from workers.directions.rows import Rows
+from workers.directions.selection import Method, choose, cross_validate
 from workers.engine.annotator import Annotator, load_annotator
-from workers.engine.forward import read_all
 from workers.engine.process import set_up
+from workers.registry import publish_shipped
 
 RESULTS = Path(__file__).with_name("results")
+MAIN, BALANCE, OWN = "hh-harmless", "balance", "legend, two-sided"
+WEIGHTS = {MAIN: 1.0, BALANCE: 0.35, OWN: 0.4, "gptfuzz": 0.4, "safetext": 0.2, "diasafety": 0.2}
+DEFAULT = (MAIN, BALANCE, OWN, "gptfuzz")
+"""Sources of the shipped default, with the weights above."""
+
+_ANSWER_TOKENS = 72
 
 
 @dataclass(frozen=True)
-class Row:
-    """How one recipe reads.
+class Figures:
+    """What a recipe does.
 
     Attributes:
         recipe: its name.
-        held_out: accuracy on the labelled pairs, none of which the read-out that scored it has seen.
-        calibration_error: of the held-out margins, where the recipe calibrates.
-        respond: share of benign requests of the contrast set where the helpful answer beats the needless refusal.
-        refuse: share of its harmful requests where the refusal beats the complying answer.
+        accuracy: pair accuracy by source.
+        sides: should respond, should refuse.
+        calibration_error: on the main source, where it was fitted on that.
+        held_out: sources that it was fitted on, measured by cross-validation.
     """
 
     recipe: str
-    held_out: Accuracy
-    calibration_error: float | None
-    respond: float
-    refuse: float
+    accuracy: Mapping[str, Accuracy]
+    sides: Mapping[str, Accuracy]
+    calibration_error: float | None = None
+    held_out: Sequence[str] = ()
 
 
 def main() -> None:
     """Measure, print a table, write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="JSONL of labelled pairs")
-    parser.add_argument("--name", help="what to call them; the file's name if absent")
-    parser.add_argument("--layers", default="18", help="candidate layers of the recipe `pairs`")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="where Legend's answers are cut")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--without", nargs="*", default=[], help="sources to leave out")
+    parser.add_argument("--recipes", default="all", choices=("all", "main"), help="main: leave the ablations out")
     options = parser.parse_args()
     config = settings()
+    passes = set_up(config.threads)
     annotator = load_annotator(
-        config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=set_up(config.threads)
+        config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
     )
-    pairs, contrast = read_pairs(options.data), Contrast.read()
-    layers = [int(layer) for layer in options.layers.split(",")]
-    read = read_labelled(annotator, pairs, layers)
-    if read.skipped:
-        raise SystemExit(f"{read.skipped} pairs are longer than the annotator's window")
-    aside = read_labelled(annotator, contrast.pairs, layers)
-    rows = [
-        _linear("length alone", _lengths(pairs), _lengths(contrast.pairs), read.families, _sign_of_mean, contrast),
-        _legend(annotator, pairs, contrast, paper=True, tokens=options.max_new_tokens),
-        _legend(annotator, pairs, contrast, paper=False, tokens=options.max_new_tokens),
-        _linear(
-            "difference of means",
-            read.differences[:, -1, 0],
-            aside.differences[:, -1, 0],
-            read.families,
-            _mean_direction,
-            contrast,
-        ),
-        _ridge(read, aside, contrast),
+    sources = {name: source for name, source in _sources(options.data).items() if name not in options.without}
+    registry = Registry(Artifacts(config.artifacts_url))
+    publish_shipped(registry, annotator)
+    controls = _legends(registry, annotator)
+    made = plan(annotator, list(sources.values()), lambda _done, _total: None)
+    layers = candidate_layers(annotator.depth)
+    console, found = Console(), []
+    with gather(made, layers, request_layer(annotator), controls, lambda _done, _total: None) as rows:
+        for figures in _measure(
+            rows, list(sources), controls, threads=annotator.passes, everything=options.recipes == "all"
+        ):
+            found.append(figures)
+            console.print(figures.recipe, _brief(figures), highlight=False)
+    _report(found, list(sources), annotator, layers)
+
+
+def _sources(folder: Path) -> dict[str, AnySource]:
+    """What there is to fit on and to test on, by name."""
+    sources: dict[str, AnySource] = {
+        MAIN: PairsSource(recipe="pairs", pairs=list(read_pairs(folder / f"{MAIN}.jsonl"))),
+        BALANCE: PairsSource(recipe="pairs", pairs="balance"),
+        OWN: LegendSource(recipe="legend", two_sided=True, max_new_tokens=_ANSWER_TOKENS),
+    }
+    for name in ("gptfuzz", "safetext", "diasafety"):
+        if (path := folder / f"{name}.jsonl").exists():
+            sources[name] = LabelledSource(recipe="labelled", responses=list(read_rows(path, FileLabelled)))
+    return sources
+
+
+def _legends(registry: Registry, annotator: Annotator) -> list[SafetyDirection]:
+    """Directions of Legend's recipe in the store."""
+    cards = {name: registry.card(name) for name in registry.current()}
+    wanted = [c for c in cards.values() if c.recipe == "legend" and c.model_revision == annotator.revision]
+    return [
+        from_files(card.id, {part: registry.part(card.id, card.digest, part) for part in (CARD, TENSORS)})
+        for card in wanted
     ]
-    _report(rows, annotator, options.name or options.data.name, options.layers)
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """The project's contrast set: benign requests that sound alarming, and harmful ones in the same words.
-
-    Attributes:
-        pairs: chosen is the helpful answer to a benign request, the refusal of a harmful one.
-        benign: [n] which are benign.
-    """
-
-    pairs: list[Pair]
-    benign: Tensor
-
-    @classmethod
-    def read(cls) -> "Contrast":
-        """Read it."""
-        kinds = [orjson.loads(line)["kind"] for line in CONTRAST.read_bytes().splitlines()]
-        return cls(read_pairs(CONTRAST), torch.tensor([kind == "benign" for kind in kinds]))
-
-    def row(self, recipe: str, held_out: Accuracy, error: float | None, margins: Tensor) -> Row:
-        """A row from [n] margins of these pairs."""
-        right = (margins > 0).double()
-        return Row(recipe, held_out, error, float(right[self.benign].mean()), float(right[~self.benign].mean()))
-
-
-def _linear(
-    recipe: str,
-    features: Tensor,
-    aside: Tensor,
-    families: Tensor,
-    fit: Callable[[Tensor], Tensor],
-    contrast: Contrast,
-) -> Row:
-    held_out = _out_of_fold(features, families, fit)
-    return contrast.row(recipe, held_out, None, aside.double() @ fit(features).double())
+def _measure(
+    rows: Rows, names: Sequence[str], controls: Sequence[SafetyDirection], *, threads: int, everything: bool
+) -> Iterator[Figures]:
+    lengths = rows.lengths.double() * rows.lengths[rows.sources == 0].sign().mean().sign()
+    yield _figures("length alone", rows, names, lengths)
+    for column, control in enumerate(controls):
+        how = "as published" if control.card.settings.get("paper") else "ours"
+        yield _figures(f"Legend, {how}", rows, names, rows.controls[:, column])
+    default = [name for name in DEFAULT if name in names]
+    yield _fitted("difference of means", rows, names, [MAIN], Method("mean", threads=threads))
+    yield _fitted("logistic (Bradley–Terry)", rows, names, [MAIN], Method("logistic", threads=threads))
+    yield _fitted("ridge LDA", rows, names, [MAIN], Method(threads=threads))
+    yield _fitted("ridge LDA, by prompt", rows, names, [MAIN], Method(by_prompt=True, threads=threads))
+    yield _fitted("the shipped default", rows, names, default, Method(by_prompt=True, threads=threads))
+    if not everything:
+        return
+    yield _fitted("default, not by prompt", rows, names, default, Method(threads=threads))
+    for name in default:
+        rest = [other for other in default if other != name]
+        yield _fitted(f"default without {name}", rows, names, rest, Method(by_prompt=True, threads=threads))
+    for name in names:
+        if name not in default:
+            yield _fitted(
+                f"default with {name}", rows, names, [*default, name], Method(by_prompt=True, threads=threads)
+            )
 
 
-def _out_of_fold(features: Tensor, families: Tensor, fit: Callable[[Tensor], Tensor]) -> Accuracy:
-    """Accuracy of a read-out of [n, d] features fitted on the other folds."""
-    margins = torch.zeros(len(features), dtype=torch.double)
-    fold = folds(families)
-    for number in range(int(fold.max()) + 1):
-        test = fold == number
-        margins[test] = features[test].double() @ fit(features[~test]).double()
-    return accuracy(margins, families)
+def _fitted(recipe: str, rows: Rows, names: Sequence[str], sources: Sequence[str], method: Method) -> Figures:
+    """Fit on some sources, cross-validate on those, and read the others with the whole fit."""
+    started = time.monotonic()
+    weights = torch.tensor([WEIGHTS[name] for name in names], dtype=torch.double)
+    inside = torch.isin(rows.sources, torch.tensor([names.index(name) for name in sources]))
+    weighted = replace(rows, weights=rows.weights * weights[rows.sources])
+    train = weighted.part(inside)
+    trial = cross_validate(train, method, main=names.index(sources[0]))
+    margins = torch.zeros(len(rows), dtype=torch.double)
+    margins[inside] = trial.raw
+    if not inside.all():
+        margins[~inside] = choose(train, method).margins(weighted.part(~inside))
+    error = calibration_error(trial.log_odds[train.sources == 0]) if MAIN in sources else None
+    figures = _figures(recipe, rows, names, margins)
+    print(f"({time.monotonic() - started:.0f} s)", flush=True)
+    return replace(figures, calibration_error=error, held_out=tuple(sources))
 
 
-def _lengths(pairs: list[Pair]) -> Tensor:
-    return torch.tensor([[float(len(pair.chosen) - len(pair.rejected))] for pair in pairs])
+def _figures(recipe: str, rows: Rows, names: Sequence[str], margins: Tensor) -> Figures:
+    by_source = {
+        name: accuracy(margins[rows.sources == i], rows.families[rows.sources == i])
+        for i, name in enumerate(names)
+        if name != BALANCE
+    }
+    own = rows.balance >= 0
+    return Figures(recipe, by_source, balance().figures(margins[own], rows.balance[own]))
 
 
-def _sign_of_mean(features: Tensor) -> Tensor:
-    return features.sign().mean(dim=0).sign()
+def _brief(figures: Figures) -> str:
+    return "  ".join(f"{name} {a.value:.3f}" for name, a in [*figures.accuracy.items(), *figures.sides.items()])
 
 
-def _mean_direction(features: Tensor) -> Tensor:
-    return difference_of_means(features[:, None])[0]
-
-
-def _ridge(read: LabelledActivations, aside: LabelledActivations, contrast: Contrast) -> Row:
-    raw, log_odds = cross_validate(read.differences, read.families)
-    chosen = select(read.differences, read.families)
-    margins = torch.einsum("npd,pd->n", aside.differences[:, chosen.layer].double(), chosen.vectors.double())
-    held_out = accuracy(raw, read.families)
-    return contrast.row("pairs (the default's recipe)", held_out, calibration_error(log_odds), margins)
-
-
-def _legend(annotator: Annotator, pairs: list[Pair], contrast: Contrast, *, paper: bool, tokens: int) -> Row:
-    """Legend needs no labels, so that all pairs are held out."""
-    how = LegendSettings(paper=paper, max_new_tokens=tokens)
-    direction = fit_legend(annotator, read_requests(REQUESTS), direction_id="legend", settings=how)
-    held_out = accuracy(_margins(annotator, direction, pairs), families_of(pairs))
-    name = "Legend, as published" if paper else "Legend, ours"
-    return contrast.row(name, held_out, None, _margins(annotator, direction, contrast.pairs))
-
-
-def _margins(annotator: Annotator, direction: SafetyDirection, pairs: list[Pair]) -> Tensor:
-    groups = [annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
-    scores = [direction.scores(reading) for reading in read_all(annotator, groups, direction.sites)]
-    return torch.stack([score[0] - score[1] for score in scores])
-
-
-def _report(rows: list[Row], annotator: Annotator, data: str, layers: str) -> None:
-    table = Table(title=f"{data} (held out) and the contrast set, {annotator.name}")
-    for column in ("recipe", "accuracy", "95 % interval", "calibration error", "should respond", "should refuse"):
+def _report(found: Sequence[Figures], names: Sequence[str], annotator: Annotator, layers: Sequence[int]) -> None:
+    columns = [name for name in names if name != BALANCE]
+    table = Table(title=f"{annotator.name}, layers {', '.join(map(str, layers))}; ° cross-validated, else never seen")
+    for column in ("recipe", *columns, "calibration error", "should respond", "should refuse"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
-    for row in rows:
-        interval = f"{row.held_out.low:.3f}-{row.held_out.high:.3f}"
+    for row in found:
+        cells = [_cell(row.accuracy[name], held_out=name in row.held_out) for name in columns]
         error = "" if row.calibration_error is None else f"{row.calibration_error:.3f}"
-        table.add_row(
-            row.recipe, f"{row.held_out.value:.3f}", interval, error, f"{row.respond:.2f}", f"{row.refuse:.2f}"
-        )
-    Console().print(table)
+        sides = [
+            _cell(row.sides[side], held_out=BALANCE in row.held_out) for side in ("should_respond", "should_refuse")
+        ]
+        table.add_row(row.recipe, *cells, error, *sides)
+    Console(width=200).print(table)
     RESULTS.mkdir(exist_ok=True)
-    result = {
+    plain = {
         "annotator": annotator.name,
         "revision": annotator.revision,
         "dtype": annotator.dtype_name,
-        "data": data,
-        "layers": layers,
-        "rows": [vars(row) | {"held_out": row.held_out.model_dump()} for row in rows],
+        "layers": list(layers),
+        "weights": {name: WEIGHTS[name] for name in names},
+        "rows": [_plain(row) for row in found],
     }
-    (RESULTS / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"quality-{annotator.name}.json").write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def _cell(value: Accuracy, *, held_out: bool) -> str:
+    return f"{value.value:.3f}{'°' if held_out else ' '} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _plain(row: Figures) -> dict[str, object]:
+    return {
+        "recipe": row.recipe,
+        "cross_validated_on": list(row.held_out),
+        "accuracy": {name: a.model_dump() for name, a in row.accuracy.items()},
+        "calibration_error": row.calibration_error,
+        **{name: a.model_dump() for name, a in row.sides.items()},
+    }
 
 
 if __name__ == "__main__":

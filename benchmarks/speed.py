@@ -19,8 +19,8 @@ from app.schemas.pairs import Pair
 from app.settings import settings
 from benchmarks.published import PublishedWay
 from cli.stack import Stack
-from workers.directions import store
 from workers.directions.datafiles import read_pairs
+from workers.directions.files import shipped_default
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.forward import read_all
 from workers.engine.process import set_up
@@ -78,9 +78,9 @@ def _on_all_cores(way: Callable[[], object], threads: int) -> None:
 
 
 def _engine(annotator: Annotator, pairs: list[Pair]) -> None:
-    direction = store.load(store.SHIPPED / "default")
+    direction = shipped_default(annotator.revision)
     groups = [annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
-    for reading in read_all(annotator, groups, direction.sites):
+    for reading in read_all(annotator, groups, direction.reads):
         direction.scores(reading)
 
 

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from app.artifacts import Artifacts
-from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing, Registry
+from app.registry import CARD, CONTROL_VECTOR, PAGE, REPORT, TENSORS, DirectionMissing, Registry
 from app.schemas.directions import Accuracy, DirectionCard
 from app.settings import settings
 from cli.sources import source
@@ -60,7 +60,10 @@ def fit(
     from workers.engine.errors import EngineError
 
     legend: dict[str, Any] = {"two_sided": two_sided or None, "paper": paper or None, "max_new_tokens": max_new_tokens}
-    chosen = [int(layer) for layer in layers.split(",")] if layers else None
+    try:
+        chosen = [int(layer) for layer in layers.split(",")] if layers else None
+    except ValueError:
+        raise typer.BadParameter(f"--layers takes numbers such as 12,16,20, not {layers}") from None
     try:
         request = FitRequest(
             id=direction_id,
@@ -90,7 +93,11 @@ def list_directions() -> None:
     defaults = registry.defaults()
     table = Table("id", "recipe", "model", "accuracy", "should respond", "should refuse", "")
     for name in registry.current():
-        card = registry.card(name)
+        try:
+            card = registry.card(name)
+        except DirectionMissing as error:
+            typer.echo(f"safemargin: {error}", err=True)
+            continue
         accuracy = card.readings[0].accuracy if card.readings else None
         notes = [
             text for text, true in (("default", name in defaults.values()), ("unreliable", card.unreliable)) if true
@@ -124,10 +131,12 @@ def default(name: Name) -> None:
 @app.command()
 def delete(name: Name) -> None:
     """Delete a direction from the artifact store."""
-    _found(name)
     if name in _registry().defaults().values():
         raise _failure(f"`default` stands for {name}; choose another default first")
-    _registry().delete(name)
+    try:
+        _registry().delete(name)
+    except DirectionMissing as error:
+        raise _failure(str(error)) from error
 
 
 @app.command()
@@ -168,15 +177,12 @@ def _fit(request: "FitRequest") -> "Fitted":
     probe(annotator)
     registry, controls = _registry(), []
     for name, digest in registry.current().items():
-        card = registry.card(name)
-        if card.recipe == "legend" and card.model_revision == annotator.revision:
-            try:
-                files = {
-                    part: registry.part(name, digest, part) for part in ("direction.json", "direction.safetensors")
-                }
-                controls.append(from_files(name, files))
-            except (DirectionError, DirectionMissing) as error:
-                typer.echo(f"safemargin: left out of the report: {error}", err=True)
+        try:
+            card = registry.card(name)
+            if card.recipe == "legend" and card.model_revision == annotator.revision:
+                controls.append(from_files(name, {part: registry.part(name, digest, part) for part in (CARD, TENSORS)}))
+        except (DirectionError, DirectionMissing) as error:
+            typer.echo(f"safemargin: left out of the report: {error}", err=True)
     with _progress() as progress:
         return fit_direction(
             annotator, request, controls=controls, cache=settings().home_folder / "cache", progress=progress

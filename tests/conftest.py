@@ -1,5 +1,9 @@
 """A tiny annotator made on the spot: real architecture and tokenizer, random weights, nothing downloaded."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,10 +11,21 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from app.artifacts import Artifacts
+from app.registry import Registry
+from app.schemas.chunk import DirectionRef
 from app.schemas.pairs import Message
+from workers.annotate import PairAnnotator
+from workers.batcher import Batcher
+from workers.directions.direction import SafetyDirection, known, new_direction
+from workers.directions.files import to_files
 from workers.engine import attention
 from workers.engine.annotator import Annotator, assemble
+from workers.engine.forward import read
 from workers.engine.packing import Group
+from workers.engine.sites import Site
+from workers.metrics import WorkerMetrics
+from workers.registry import HeldDirections
 
 torch.set_num_threads(1)  # such small products only lose by sharing
 
@@ -80,6 +95,42 @@ def user(text: str) -> list[Message]:
 def encode(annotator: Annotator, prompt: str, *responses: str) -> Group:
     """A prompt of one user turn with its responses."""
     return annotator.template.encode(user(prompt), responses)
+
+
+def random_direction(
+    annotator: Annotator, direction_id: str, seed: int = 0, *sites: Site, **measured: object
+) -> SafetyDirection:
+    """A direction that fits the annotator; the same seed gives the same vectors."""
+    places = sites or (Site(2, "mean"), Site(1, "end_of_turn"))
+    vectors = torch.randn(len(places), annotator.width, generator=torch.Generator().manual_seed(seed))
+    model = (annotator.name, annotator.revision, annotator.template.digest)
+    return known(new_direction(direction_id, places, vectors, model=model, recipe="by hand", settings={}), **measured)
+
+
+def publish(registry: Registry, *directions: SafetyDirection) -> None:
+    """Store what a worker needs of these directions."""
+    for direction in directions:
+        registry.publish(direction.id, direction.card.digest, to_files(direction))
+
+
+def ref(direction: SafetyDirection) -> DirectionRef:
+    """What a chunk calls a direction."""
+    return DirectionRef(id=direction.id, digest=direction.card.digest)
+
+
+@contextmanager
+def serving(annotator: Annotator, store: Path, *directions: SafetyDirection) -> Iterator[PairAnnotator]:
+    """A worker's annotation, with its forward stage on a thread, that holds these directions from a store."""
+    registry, metrics = Registry(Artifacts(str(store))), WorkerMetrics()
+    publish(registry, *directions)
+    held = HeldDirections(registry, annotator)
+    held.refresh()
+    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
+    thread = threading.Thread(target=batcher.run, daemon=True)
+    thread.start()
+    yield PairAnnotator(annotator, held, batcher, metrics)
+    batcher.close()
+    thread.join()
 
 
 @pytest.fixture(scope="session")

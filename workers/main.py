@@ -8,12 +8,12 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, StoreUnreachable
 from app.jobs import custody, keys, roster
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
@@ -59,7 +59,7 @@ def main() -> int:
         publish_shipped(registry, annotator)
         directions = HeldDirections(registry, annotator)
         directions.refresh()
-    except (EngineError, NotImplementedError, OSError) as error:
+    except (EngineError, NotImplementedError, StoreUnreachable) as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
     return _serve(config, annotator, directions, stop)
@@ -104,9 +104,20 @@ class Presence:
     annotator: Annotator
     directions: HeldDirections
     metrics_port: int
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def announce(self) -> None:
-        """Renew the heartbeat."""
+        """Renew the heartbeat; any thread may, and none puts an older state over a newer one.
+
+        While the queue is away, that is for the next time.
+        """
+        try:
+            with self._one_at_a_time:
+                self._announce()
+        except RedisError as error:
+            log.warning("heartbeat not delivered: %s", error)
+
+    def _announce(self) -> None:
         cards = self.directions.cards()
         state = WorkerState(
             name=self.name,
@@ -145,12 +156,12 @@ def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Ev
             log.error("the forward pass has stood still for %.0f s", batcher.batch_seconds())
             os._exit(1)
         _look_at_store(presence.directions)
+        presence.announce()
         try:
-            presence.announce()
             if inherited := custody.inherit(presence.redis, presence.name):
                 log.warning("queued %d chunks of dead workers again", inherited)
         except RedisError as error:
-            log.warning("heartbeat not delivered: %s", error)
+            log.warning("no look at dead workers: %s", error)
         if not lanes.alive:
             log.error("a lane died")
             os._exit(1)
@@ -167,8 +178,10 @@ def _look_at_store(directions: HeldDirections) -> None:
     try:
         if directions.refresh():
             log.info("directions: %s", ", ".join(directions.all()) or "none")
-    except Exception as error:  # whatever the store's filesystem raises must not end the heartbeat
-        log.warning("the artifact store does not answer: %s", type(error).__name__)
+    except StoreUnreachable as error:
+        log.warning("%s", error)
+    except Exception as error:  # a file nobody foresaw must not end the heartbeat
+        log.error("directions not refreshed: %s", type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from app.registry import CARD, TENSORS, DirectionMissing, Registry
+from app.registry import CARD, REPORT, TENSORS, DirectionMissing, Registry
 from app.schemas.chunk import DirectionRef
 from app.schemas.directions import DirectionCard
+from app.schemas.report import DirectionReport
 from workers.directions.direction import SafetyDirection, check_fits
 from workers.directions.errors import DirectionError
 from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files
+from workers.directions.publishing import with_report
 from workers.engine.annotator import Annotator
 
 log = logging.getLogger(__name__)
@@ -75,7 +77,10 @@ class HeldDirections:
     def _take(self, name: str, digest: str) -> None:
         try:
             self._held[name] = self._load(name, digest)
-        except (DirectionError, DirectionMissing) as error:
+        except DirectionMissing as error:
+            self._held.pop(name, None)
+            log.warning("not loaded now: %s", error)
+        except DirectionError as error:
             self._held.pop(name, None)
             self._refused[name] = digest
             log.warning("not loaded: %s", error)
@@ -101,13 +106,13 @@ def publish_shipped(registry: Registry, annotator: Annotator) -> None:
 
     One of them becomes the default of this annotator, unless it has one.
     """
-    for card_path in sorted(SHIPPED.glob(f"*/{CARD}")):
-        card = DirectionCard.model_validate_json(card_path.read_bytes())
+    for folder in sorted(path.parent for path in SHIPPED.glob(f"*/{CARD}")):
+        card = DirectionCard.model_validate_json((folder / CARD).read_bytes())
         fits = (card.model_revision, card.template) == (annotator.revision, annotator.template.digest)
         if fits and not registry.knows(card.id):
-            registry.publish(
-                card.id, card.digest, {path.name: path.read_bytes() for path in card_path.parent.iterdir()}
-            )
+            direction = from_files(card.id, {part: (folder / part).read_bytes() for part in (CARD, TENSORS)})
+            report = DirectionReport.model_validate_json((folder / REPORT).read_bytes())
+            registry.publish(card.id, card.digest, with_report(direction, report))
     default = json.loads(SHIPPED_DEFAULTS.read_bytes()).get(annotator.revision)
     if default in registry.current() and annotator.revision not in registry.defaults():
         registry.set_default(annotator.revision, default)

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from redis.exceptions import RedisError
 
@@ -21,6 +22,7 @@ from workers.training import Interrupted, Trainer
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,19 @@ def serve(duty: Duty) -> None:
 
 def annotate_chunk(job_id: str, number: int) -> None:
     """Annotate one chunk and store its answer; a chunk already answered or abandoned is left alone."""
-    _patiently(_annotate, job_id, number)
+    _patiently(lambda: _in_hand(_duties[0], _annotate, job_id, number))
 
 
 def fit_direction(job_id: str, number: int) -> None:
     """Make a direction, publish it and store that; interrupted by the worker's end, it is queued again."""
-    _patiently(_fit, job_id, number)
+    _patiently(lambda: _in_hand(_duties[0], _fit, job_id, number))
 
 
-def _patiently(work: Callable[[Duty, str, int, bytes], None], job_id: str, number: int) -> None:
-    """Do a chunk's work, once it is noted as in hand, waiting for the queue while it is away.
-
-    The chunk is in hand, and nobody else would take it from a live worker.
-    """
+def _patiently(ask: Callable[[], Asked]) -> Asked:
+    """Ask the queue, waiting while it is away: a chunk is in hand, and nobody would take it from a live worker."""
     while True:
         try:
-            return _in_hand(_duties[0], work, job_id, number)
+            return ask()
         except RedisError as error:
             log.warning("waiting for the queue: %s", error)
             time.sleep(_RETRY_SECONDS)
@@ -88,13 +87,14 @@ def _annotate(duty: Duty, job_id: str, number: int, payload: bytes) -> None:
 
 
 def _fit(duty: Duty, job_id: str, number: int, payload: bytes) -> None:
+    """Asks the queue patiently itself: begun again, a fit would lose what was read, or meet its own direction."""
     request = FitRequest.model_validate_json(payload)
     try:
-        card = duty.trainer.fit(request, lambda done, total: duty.jobs.progress(job_id, done, total))
+        card = duty.trainer.fit(request, lambda n, total: _patiently(lambda: duty.jobs.progress(job_id, n, total)))
     except Interrupted:
         duty.jobs.requeue(job_id, number)
         return
-    duty.jobs.answer(job_id, number, FitAnswer(id=card.id, digest=card.digest), done=0)
+    _patiently(lambda: duty.jobs.answer(job_id, number, FitAnswer(id=card.id, digest=card.digest), done=0))
 
 
 def _place(error: BaseException) -> str:

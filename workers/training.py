@@ -80,4 +80,5 @@ class Trainer:
 def _yield_to_annotation() -> None:
     """On Linux, where niceness belongs to a thread, let threads that answer requests go first."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, me)))

@@ -1,8 +1,8 @@
 """What POST /directions takes: sources of rows, and how to make a direction of them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 
 from app.schemas.annotate import DirectionId, Finite
 from app.schemas.pairs import Message, Pair, Prompt, PromptText, Strict, Text, as_messages
@@ -38,12 +38,27 @@ class Source(Strict):
     weight: Weight = Field(default=1.0, description="How much one row of it counts beside one row of the others.")
 
 
+def _pairs_kind(pairs: Any) -> str | None:
+    if pairs == BALANCE:
+        return "named"
+    return "listed" if isinstance(pairs, list) else None
+
+
+PAIRS_KINDS = frozenset({"listed", "named"})
+SourcePairs = Annotated[
+    Annotated[list[Pair], Field(min_length=1), Tag("listed")] | Annotated[Literal["balance"], Tag("named")],
+    Discriminator(
+        _pairs_kind, custom_error_type="pairs_type", custom_error_message="must be a list of pairs or `balance`"
+    ),
+]
+
+
 class PairsSource(Source):
     """Labelled pairs: chosen is the safer response."""
 
     recipe: Literal["pairs"]
-    pairs: list[Pair] | Literal["balance"] = Field(
-        min_length=1, description="The pairs; or `balance`, the project's own pairs that tell safe from refusing."
+    pairs: SourcePairs = Field(
+        description="The pairs; or `balance`, the project's own pairs that tell safe from refusing."
     )
 
 
@@ -133,10 +148,12 @@ class FitRequest(FitOptions):
     replace: bool = Field(default=False, description="Whether a direction of this id may be replaced.")
 
     @model_validator(mode="after")
-    def _paper_stands_alone(self) -> Self:
+    def _goes_together(self) -> Self:
         alone = len(self.sources) == 1
         if not alone and any(isinstance(source, LegendSource) and source.paper for source in self.sources):
             raise ValueError("a legend source with paper: true must be the only source")
+        if self.by_prompt and self.estimator != "ridge":
+            raise ValueError("by_prompt goes with the ridge estimator only")
         return self
 
 

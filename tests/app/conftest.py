@@ -3,7 +3,8 @@
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,75 +12,116 @@ import pytest
 import torch
 from redis import Redis
 from starlette.testclient import TestClient
+from torch import Tensor
 
-from app.jobs import roster
-from app.jobs.roster import WorkerState
+from app.artifacts import Artifacts
+from app.jobs import keys, roster
 from app.jobs.store import JobStore
 from app.main import create_app
+from app.registry import Registry
 from app.settings import Settings
 from cli import embedded
 from tests.conftest import DEPTH
 from workers import tasks
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
-from workers.directions.direction import SafetyDirection, new_direction
+from workers.directions import publishing, reporting
+from workers.directions.direction import SafetyDirection, known, new_direction
 from workers.engine.annotator import Annotator
 from workers.engine.forward import read
+from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.lanes import Lanes
+from workers.main import Presence
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
+from workers.registry import HeldDirections
+from workers.training import Trainer
 
 Connect = Callable[..., TestClient]
+
+SLOPE = 2.0
+LEVEL_EDGES = (-0.5, 0.0, 0.5)
+
+
+def direction(
+    annotator: Annotator, name: str, seed: int, sites: Sequence[Site] = (), /, **measured: object
+) -> SafetyDirection:
+    """A random direction that reads two poolings of one layer, unless `sites` say otherwise."""
+    places = tuple(sites) or (Site(DEPTH // 2, "mean"), Site(DEPTH // 2, "end_of_turn"))
+    vectors = torch.randn(len(places), annotator.width, generator=torch.Generator().manual_seed(seed))
+    model = (annotator.name, annotator.revision, annotator.template.digest)
+    return known(new_direction(name, places, vectors, model=model, recipe="test", settings={}), **measured)
+
+
+def publish(registry: Registry, made: SafetyDirection) -> SafetyDirection:
+    """Put a direction into the store as a worker would, or another machine."""
+    parts = publishing.with_report(made, reporting.bare_report(made))
+    registry.publish(made.id, made.card.digest, parts)
+    return made
+
+
+@dataclass(frozen=True)
+class Station:
+    """The worker of these tests.
+
+    Attributes:
+        pairs: what it annotates with.
+        presence: its heartbeat.
+        registry: the store that it shares with the API.
+        artifacts: the folder behind that.
+        passes: tokens of every forward pass that answered a request.
+    """
+
+    pairs: PairAnnotator
+    presence: Presence
+    registry: Registry
+    artifacts: Path
+    passes: list[int]
+
+    def look_at_store(self) -> None:
+        """What the worker does with every heartbeat."""
+        self.pairs.directions.refresh()
+        self.presence.announce()
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An embedded queue of its own."""
-    folder = tmp_path_factory.mktemp("queue")
-    server = subprocess.Popen(embedded.command(folder), stdout=subprocess.DEVNULL)
-    while not embedded.socket_path(folder).exists():
-        assert server.poll() is None
-        time.sleep(0.01)
-    yield embedded.url(folder)
-    server.terminate()
-    server.wait()
-
-
-def direction(annotator: Annotator, name: str, seed: int, slope: float | None = 2.0) -> SafetyDirection:
-    """A random direction that reads two poolings of one layer."""
-    sites = (Site(DEPTH // 2, "mean"), Site(DEPTH // 2, "end_of_turn"))
-    vectors = torch.randn(2, annotator.width, generator=torch.Generator().manual_seed(seed))
-    model = (annotator.name, annotator.revision, annotator.template.digest)
-    return new_direction(name, sites, vectors, model=model, recipe="test", settings={}, slope=slope)
+    yield from _queue(tmp_path_factory.mktemp("queue"))
 
 
 @pytest.fixture(scope="session")
-def worker(redis_url: str, annotator: Annotator) -> Iterator[PairAnnotator]:
-    """A worker as `workers.main` builds it, but for its process."""
-    directions = {d.id: d for d in (direction(annotator, "default", 1), direction(annotator, "raw", 2, slope=None))}
-    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), 128, WorkerMetrics())
-    pairs = PairAnnotator(annotator, directions, batcher, WorkerMetrics())
-    redis = Redis.from_url(redis_url)
-    tasks.serve(tasks.Duty("test", JobStore(redis), pairs))
-    state = WorkerState(
-        name="test",
-        model=annotator.name,
-        model_revision=annotator.revision,
-        device="cpu",
-        dtype=annotator.dtype_name,
-        metrics_port=0,
-        directions=[held.card for held in directions.values()],
-        probes=probe(annotator, directions),
-    )
-    stop = threading.Event()
-    lanes = Lanes(redis_url, "test", 2)
-    beat = threading.Thread(target=_beat, args=(redis, state, stop), daemon=True)
+def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
+    """A worker as `workers.main` builds it, but for its process; `kind` is its default, `raw` is not calibrated."""
+    artifacts, passes = tmp_path_factory.mktemp("artifacts"), list[int]()
+    registry = Registry(Artifacts(str(artifacts)))
+    publish(registry, direction(annotator, "kind", 1, slope=SLOPE, level_edges=list(LEVEL_EDGES), unreliable=False))
+    publish(registry, direction(annotator, "raw", 2))
+    registry.set_default(annotator.revision, "kind")
+
+    def counted(groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+        passes.append(sum(group.size for group in groups))
+        return read(annotator, groups, sites)
+
+    probe(annotator)
+    directions = HeldDirections(registry, annotator)
+    directions.refresh()
+    metrics, stop, redis = WorkerMetrics(), threading.Event(), Redis.from_url(redis_url)
+    batcher = Batcher(counted, 128, metrics)
+    presence = Presence(redis, "test", annotator, directions, metrics_port=0)
+    trainer = Trainer(annotator, directions, presence.announce, stop, tmp_path_factory.mktemp("cache"))
+    pairs = PairAnnotator(annotator, directions, batcher, metrics)
+    tasks.serve(tasks.Duty("test", JobStore(redis), pairs, trainer))
+    made = Station(pairs, presence, registry, artifacts, passes)
+    lanes = Lanes(redis_url, "test", {keys.ANNOTATE: 2, keys.TRAIN: 1})
+    beat = threading.Thread(target=_beat, args=(made, stop), daemon=True)
     threads = [threading.Thread(target=batcher.run, daemon=True), beat]
+    made.look_at_store()
     for thread in threads:
         thread.start()
     lanes.start()
-    yield pairs
+    yield made
     stop.set()
     assert lanes.stop(10)
     batcher.close()
@@ -88,19 +130,39 @@ def worker(redis_url: str, annotator: Annotator) -> Iterator[PairAnnotator]:
     redis.close()
 
 
-def _beat(redis: Redis, state: WorkerState, stop: threading.Event) -> None:
-    while not stop.is_set():
-        roster.announce(redis, state)
-        stop.wait(roster.HEARTBEAT_SECONDS)
+def _beat(station: Station, stop: threading.Event) -> None:
+    while not stop.wait(roster.HEARTBEAT_SECONDS):
+        station.look_at_store()
+
+
+@pytest.fixture(scope="session")
+def worker(station: Station) -> PairAnnotator:
+    """What the worker annotates with."""
+    return station.pairs
 
 
 @pytest.fixture
-def connect(redis_url: str) -> Iterator[Connect]:
-    """Start an API with settings of the test's own; `redis_url` may be replaced too."""
+def store_restored(station: Station, annotator: Annotator) -> Iterator[None]:
+    """Afterwards the store holds the directions that it held before, and nothing else."""
+    held = {made.id: made for made in station.pairs.directions.all().values()}
+    yield
+    for name, digest in station.registry.current().items():
+        if name not in held or held[name].card.digest != digest:
+            station.registry.delete(name)
+    for name in held.keys() - station.registry.current().keys():
+        publish(station.registry, held[name])
+    station.registry.set_default(annotator.revision, "kind")
+    station.look_at_store()
+
+
+@pytest.fixture
+def connect(station: Station, redis_url: str) -> Iterator[Connect]:
+    """Start an API beside the worker, with settings of the test's own."""
     clients: list[TestClient] = []
+    shared = {"redis_url": redis_url, "artifacts": str(station.artifacts)}
 
     def start(**settings: Any) -> TestClient:
-        config = Settings().model_copy(update={"redis_url": redis_url} | settings)
+        config = Settings().model_copy(update=shared | settings)
         client = TestClient(create_app(config), raise_server_exceptions=False)
         clients.append(client)
         return client.__enter__()
@@ -111,7 +173,7 @@ def connect(redis_url: str) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def client(connect: Connect, worker: PairAnnotator) -> TestClient:
+def client(connect: Connect) -> TestClient:
     """An API with a worker behind it."""
     return connect()
 
@@ -119,9 +181,14 @@ def client(connect: Connect, worker: PairAnnotator) -> TestClient:
 @pytest.fixture
 def empty_queue(tmp_path: Path) -> Iterator[str]:
     """A queue that no worker serves."""
-    server = subprocess.Popen(embedded.command(tmp_path), stdout=subprocess.DEVNULL)
-    while not embedded.socket_path(tmp_path).exists():
+    yield from _queue(tmp_path)
+
+
+def _queue(folder: Path) -> Iterator[str]:
+    server = subprocess.Popen(embedded.command(folder), stdout=subprocess.DEVNULL)
+    while not embedded.socket_path(folder).exists():
+        assert server.poll() is None
         time.sleep(0.01)
-    yield embedded.url(tmp_path)
+    yield embedded.url(folder)
     server.terminate()
     server.wait()

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app import __version__
-from tests.app.conftest import Connect
+from tests.app.conftest import LEVEL_EDGES, SLOPE, Connect
 from workers.annotate import PairAnnotator
 
 LOCK = {"id": "a1", "prompt": "How do I pick a lock?", "chosen": "Ask a locksmith.", "rejected": "Bend two hairpins."}
@@ -37,7 +37,7 @@ def test_margin_is_the_calibrated_projection_of_the_difference(client: TestClien
     entry = post(client, LOCK).json()["annotations"][0]
     raw = entry["raw"]
     assert raw["margin"] == raw["chosen"] - raw["rejected"]
-    assert entry["margin"] == pytest.approx(2.0 * raw["margin"])  # the test direction's slope
+    assert entry["margin"] == pytest.approx(SLOPE * raw["margin"])
     assert entry["probability"] == pytest.approx(1 / (1 + math.exp(-entry["margin"])))
     assert entry["label_conflict"] == (entry["margin"] < 0)
     assert entry["truncated"] is False
@@ -62,13 +62,15 @@ def test_provenance_names_everything_that_made_the_numbers(client: TestClient, w
         "model": "tiny",
         "model_revision": "sha256:tiny",
         "template": worker.annotator.template.digest,
-        "direction": "default",
-        "direction_digest": worker.directions["default"].card.digest,
+        "direction": "kind",
+        "direction_digest": worker.directions.all()["kind"].card.digest,
         "calibrated": True,
+        "unreliable": False,
         "layers": [2],
         "pooling": "mean+end_of_turn",
         "dtype": "float32",
         "version": __version__,
+        "others": None,
     }
 
 
@@ -76,7 +78,26 @@ def test_an_uncalibrated_direction_answers_raw_margins_and_says_so(client: TestC
     answer = post(client, LOCK, direction="raw").json()
     entry = answer["annotations"][0]
     assert entry["margin"] == entry["raw"]["margin"]
+    assert entry["level"] is None
     assert answer["provenance"]["calibrated"] is False
+    assert answer["provenance"]["unreliable"] is True
+
+
+def test_the_level_is_the_step_between_the_edges_that_the_margin_lies_in(client: TestClient) -> None:
+    answers = ["Ask a locksmith.", "Bend two hairpins.", "", "Whatever you like best."]
+    pairs = [
+        {**LOCK, "id": f"{i}{j}", "chosen": a, "rejected": b}
+        for i, a in enumerate(answers)
+        for j, b in enumerate(answers)
+    ]
+    entries = post(client, *pairs).json()["annotations"]
+    assert [e["level"] for e in entries] == [sum(edge <= e["margin"] for edge in LEVEL_EDGES) for e in entries]
+    assert len({entry["level"] for entry in entries}) > 1
+
+
+def test_default_is_what_a_request_that_names_no_direction_asks_for(client: TestClient) -> None:
+    assert post(client, LOCK).json() == post(client, LOCK, direction="default").json()
+    assert post(client, LOCK).json() == post(client, LOCK, direction="kind").json()
 
 
 def test_a_pair_without_an_id_gets_its_position(client: TestClient) -> None:

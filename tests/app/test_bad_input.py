@@ -39,9 +39,13 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("lone surrogate", changed(rejected=f"{SECRET}\ud800"), "/pairs/0/rejected"),
     ("lone surrogate in a turn", changed(prompt=[said("user", "\udfff")]), "/pairs/0/prompt/0/content"),
     ("unknown field", changed(chozen="x"), "/pairs/0/chozen"),
+    ("unknown field called like a kind of prompt", changed(text="x"), "/pairs/0/text"),
     ("text as a field's name", changed(**{f"{SECRET} {SECRET}": "x"}), "/pairs/0/(unnamed)"),
     ("unknown method", {"pairs": [PAIR], "method": "magic"}, "/method"),
     ("direction that is no id", {"pairs": [PAIR], "direction": "../x"}, "/direction"),
+    ("direction of the wrong type", {"pairs": [PAIR], "direction": 7}, "/direction"),
+    ("no directions", {"pairs": [PAIR], "direction": []}, "/direction"),
+    ("one of several directions that is no id", {"pairs": [PAIR], "direction": ["kind", "../x"]}, "/direction/1"),
     ("truncate that is no boolean", {"pairs": [PAIR], "truncate": [1]}, "/truncate"),
 ]
 
@@ -90,6 +94,7 @@ def test_a_body_over_the_limit_is_413_whether_announced_or_not(
 def test_an_unknown_direction_is_404(client: TestClient) -> None:
     answer = client.post("/annotate", json={"pairs": [PAIR], "direction": "nowhere"})
     assert answer.status_code == 404
+    assert answer.json()["errors"][0]["pointer"] == "/direction"
     assert SECRET not in answer.text
 
 

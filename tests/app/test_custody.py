@@ -4,13 +4,11 @@ import pytest
 from redis import Redis
 
 from app.jobs import custody, keys, roster
-from app.jobs.cut import cut
 from app.jobs.store import JobStore
-from app.schemas.annotate import AnnotateRequest
+from app.schemas.fit import FitRequest
 from tests.app.test_health import state
+from tests.app.test_jobs import chunks_of
 from workers.annotate import PairAnnotator
-
-PAIR = {"prompt": "Hello?", "chosen": "Hello.", "rejected": "Go away."}
 
 
 @pytest.fixture
@@ -20,10 +18,9 @@ def store(empty_queue: str) -> JobStore:
 
 def submit_and_take(store: JobStore, worker: PairAnnotator, name: str) -> str:
     """A job whose only chunk is in the hands of a live worker."""
-    chunks, _tokens = cut(AnnotateRequest.model_validate({"pairs": [PAIR]}), 100)
-    job_id = store.submit(chunks, keep_seconds=60)
+    job_id = store.submit("annotate", chunks_of(worker, 1), rows=1, keep_seconds=60)
     roster.announce(store.redis, state(worker, name=name))
-    store.redis.delete(f"rq:queue:{keys.QUEUE}")
+    store.redis.delete(f"rq:queue:{keys.ANNOTATE}")
     custody.take(store.redis, name, job_id, 0)
     return job_id
 
@@ -31,7 +28,7 @@ def submit_and_take(store: JobStore, worker: PairAnnotator, name: str) -> str:
 def test_chunks_of_a_live_worker_are_left_alone(store: JobStore, worker: PairAnnotator) -> None:
     submit_and_take(store, worker, "busy")
     assert custody.inherit(store.redis, "heir") == 0
-    assert store.waiting() == 0
+    assert store.waiting()[keys.ANNOTATE] == 0
 
 
 def test_chunks_of_a_dead_worker_are_queued_again_once(store: JobStore, worker: PairAnnotator) -> None:
@@ -39,8 +36,18 @@ def test_chunks_of_a_dead_worker_are_queued_again_once(store: JobStore, worker: 
     store.redis.delete(keys.worker("doomed"))  # what the end of the heartbeat does
     assert custody.inherit(store.redis, "heir") == 1
     assert custody.inherit(store.redis, "heir") == 0
-    assert store.waiting() == 1
-    assert store.chunk(job_id, 0) is not None
+    assert store.waiting()[keys.ANNOTATE] == 1
+    assert store.work(job_id, 0) is not None
+
+
+def test_a_fit_of_a_dead_worker_goes_to_those_who_fit(store: JobStore, worker: PairAnnotator) -> None:
+    request = FitRequest.model_validate({"id": "mine", "sources": [{"recipe": "pairs", "pairs": "balance"}]})
+    job_id = store.submit("direction", [request], rows=0, keep_seconds=60)
+    roster.announce(store.redis, state(worker, name="doomed"))
+    store.redis.delete(f"rq:queue:{keys.TRAIN}", keys.worker("doomed"))
+    custody.take(store.redis, "doomed", job_id, 0)
+    assert custody.inherit(store.redis, "heir") == 1
+    assert store.waiting() == {keys.ANNOTATE: 0, keys.TRAIN: 1}
 
 
 def test_what_was_put_down_is_not_inherited(store: JobStore, worker: PairAnnotator) -> None:

@@ -1,4 +1,6 @@
-"""Health, metrics and directions over HTTP."""
+"""Health and metrics over HTTP."""
+
+from pathlib import Path
 
 from redis import Redis
 from starlette.testclient import TestClient
@@ -12,8 +14,9 @@ PAIR = {"prompt": "Hello?", "chosen": "Hello.", "rejected": "Go away."}
 
 
 def state(worker: PairAnnotator, **changes: object) -> WorkerState:
-    cards = [direction.card for direction in worker.directions.values()]
-    fields = {"name": "w", "model": "tiny", "model_revision": "r", "device": "cpu", "dtype": "float32"}
+    cards = worker.directions.cards()
+    model = {"model": worker.annotator.name, "model_revision": worker.annotator.revision}
+    fields = {"name": "w", "device": "cpu", "dtype": "float32"} | model
     probes = {card.id: card.digest for card in cards}
     return WorkerState.model_validate(fields | {"metrics_port": 0, "directions": cards, "probes": probes} | changes)
 
@@ -25,7 +28,7 @@ def test_alive_even_without_a_queue(connect: Connect) -> None:
 def test_ready_with_a_proven_worker(client: TestClient) -> None:
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json()["directions"] == ["default", "raw"]
+    assert answer.json()["directions"] == ["kind", "raw"]
 
 
 def test_not_ready_without_a_queue(connect: Connect) -> None:
@@ -44,10 +47,25 @@ def test_not_ready_when_the_probe_was_passed_with_another_direction(
     connect: Connect, empty_queue: str, worker: PairAnnotator
 ) -> None:
     redis = Redis.from_url(empty_queue)
-    roster.announce(redis, state(worker, probes={"default": "sha256:another"}))
+    roster.announce(redis, state(worker, probes={"kind": "sha256:another"}))
     assert connect(redis_url=empty_queue).get("/readyz").status_code == 503
     roster.announce(redis, state(worker))
     assert connect(redis_url=empty_queue).get("/readyz").status_code == 200
+
+
+def test_not_ready_before_anything_is_the_default_of_this_annotator(
+    connect: Connect, worker: PairAnnotator, tmp_path: Path
+) -> None:
+    answer = connect(artifacts=str(tmp_path)).get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["errors"][0]["code"] == "no_direction"
+
+
+def test_the_default_of_another_annotator_is_not_this_one_s(
+    connect: Connect, empty_queue: str, worker: PairAnnotator
+) -> None:
+    roster.announce(Redis.from_url(empty_queue), state(worker, model_revision="sha256:another"))
+    assert connect(redis_url=empty_queue).get("/readyz").json()["errors"][0]["code"] == "no_direction"
 
 
 def test_a_worker_whose_heartbeat_ended_does_not_count(
@@ -71,21 +89,17 @@ def test_metrics_count_requests_by_route_and_status(client: TestClient) -> None:
     assert 'safemargin_http_requests_total{method="any",route="unmatched",status="404"} 1.0' in text
     assert "safemargin_pairs_accepted_total 2.0" in text
     assert 'safemargin_workers{ready="yes"} 1.0' in text
-    assert "safemargin_waiting_chunks 0.0" in text
+    for queue in (keys.ANNOTATE, keys.TRAIN):
+        assert f'safemargin_waiting_chunks{{queue="{queue}"}} 0.0' in text
 
 
 def test_metrics_are_served_without_a_queue(connect: Connect) -> None:
-    answer = connect(redis_url="unix:///nowhere/queue.sock").get("/metrics")
+    client = connect(redis_url="unix:///nowhere/queue.sock")
+    client.get("/livez")
+    answer = client.get("/metrics")
     assert answer.status_code == 200
-    assert "safemargin_waiting_chunks NaN" in answer.text
-
-
-def test_directions_tell_how_they_were_made(client: TestClient, worker: PairAnnotator) -> None:
-    listed = client.get("/directions").json()["directions"]
-    assert [card["id"] for card in listed] == ["default", "raw"]
-    one = client.get("/directions/default").json()
-    assert one == listed[0] == worker.directions["default"].card.model_dump()
-    assert client.get("/directions/nowhere").status_code == 404
+    assert 'route="/livez"' in answer.text
+    assert "safemargin_waiting_chunks{" not in answer.text  # what is not known is not given
 
 
 def test_interactive_documentation_is_served(client: TestClient) -> None:

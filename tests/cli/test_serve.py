@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,21 +14,9 @@ import orjson
 import psutil
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "pairs.jsonl"
-PAIRS = [orjson.loads(line) for line in EXAMPLES.read_bytes().splitlines()]
-PATIENCE = 300
+from tests.cli.examples import EXAMPLES, PAIRS, PATIENCE, SAFEMARGIN, environment, varied
 
 pytestmark = pytest.mark.real
-
-
-def environment(**changes: str) -> dict[str, str]:
-    own = {k: v for k, v in os.environ.items() if k != "REDIS_URL" and not k.startswith("SAFEMARGIN_")}
-    return own | {"PORT": "0"} | changes
-
-
-def start(*arguments: str, **changes: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "cli", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(**changes))
 
 
 def ready_line(process: "subprocess.Popen[str]") -> str:
@@ -41,8 +28,8 @@ def ready_line(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.fixture(scope="module")
-def serving() -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    process = start("serve")
+def serving(home: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    process = subprocess.Popen([*SAFEMARGIN, "serve"], stdout=subprocess.PIPE, text=True, env=environment(home))
     yield process, ready_line(process)
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
@@ -80,6 +67,29 @@ def test_the_same_pairs_get_the_same_margins_alone_and_together(serving: tuple["
     for pair, entry in zip(PAIRS, together, strict=True):
         alone = httpx.post(f"{url}/annotate", json={"pairs": [pair]}, timeout=60, trust_env=False).json()
         assert alone["annotations"][0]["margin"] == pytest.approx(entry["margin"], abs=0.15)
+
+
+def test_a_direction_fitted_over_http_annotates_at_once_without_a_restart(
+    serving: tuple["subprocess.Popen[str]", str],
+) -> None:
+    process, url = serving
+    before = workers_of(process)
+    request = {"id": "mine", "layers": [1], "sources": [{"recipe": "pairs", "pairs": varied(24)}]}
+    with httpx.Client(base_url=url, timeout=90, trust_env=False) as client:
+        made = client.post("/directions", json=request)
+        assert made.status_code == 202
+        job = made.headers["Location"]
+        while (state := client.get(job, params={"wait": 60}).json())["status"] == "in_progress":
+            pass
+        assert (state["status"], state.get("error")) == ("completed", None)
+        assert client.get(f"{job}/results").json()["id"] == "mine"
+        answer = client.post("/annotate", json={"pairs": PAIRS, "direction": ["default", "mine"]})
+        assert answer.raise_for_status().json()["provenance"]["others"][0]["direction"] == "mine"
+        assert all("mine" in entry["directions"] for entry in answer.json()["annotations"])
+        assert "mine" in {card["id"] for card in client.get("/directions").json()["directions"]}
+        assert client.get("/directions/mine/report").json()["card"]["id"] == "mine"
+        assert client.delete("/directions/mine").status_code == 204
+    assert workers_of(process) == before
 
 
 def test_a_worker_killed_in_the_middle_of_a_job_is_replaced_and_the_job_completes(
@@ -124,12 +134,12 @@ def test_ctrl_c_stops_every_process_it_started(serving: tuple["subprocess.Popen[
         httpx.get(url, trust_env=False)
 
 
-def test_a_taken_port_is_refused_in_plain_words() -> None:
+def test_a_taken_port_is_refused_in_plain_words(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         ended = subprocess.run(
-            [sys.executable, "-m", "cli", "serve"],
-            env=environment(PORT=str(port)),
+            [*SAFEMARGIN, "serve"],
+            env=environment(home, PORT=str(port)),
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -140,10 +150,10 @@ def test_a_taken_port_is_refused_in_plain_words() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_an_annotator_that_is_not_there_ends_the_service_with_its_name() -> None:
+def test_an_annotator_that_is_not_there_ends_the_service_with_its_name(home: Path) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "cli", "serve"],
-        env=environment(SAFEMARGIN_MODEL="/nowhere/model"),
+        [*SAFEMARGIN, "serve"],
+        env=environment(home, SAFEMARGIN_MODEL="/nowhere/model"),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -153,10 +163,10 @@ def test_an_annotator_that_is_not_there_ends_the_service_with_its_name() -> None
     assert "/nowhere/model" in process.stderr
 
 
-def test_the_demo_shows_a_row_for_every_example_and_leaves_nothing_behind() -> None:
+def test_the_demo_shows_a_row_for_every_example_and_leaves_nothing_behind(home: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "cli", "demo", str(EXAMPLES)],
-        env=environment(COLUMNS="120"),
+        [*SAFEMARGIN, "demo", str(EXAMPLES)],
+        env=environment(home, COLUMNS="120"),
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -1,24 +1,21 @@
 """From a chunk of pairs to its annotations, on the tiny annotator and its real forward stage."""
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
-import torch
 
 from app import __version__
-from app.schemas.annotate import AnnotateOptions, Annotation, FailedAnnotation
-from app.schemas.chunk import Chunk
+from app.schemas.annotate import Annotation, FailedAnnotation
+from app.schemas.chunk import Chunk, DirectionRef
 from app.schemas.pairs import Message, Pair
-from tests.conftest import WINDOW, tiny_annotator, tiny_tokenizer
-from workers.annotate import PairAnnotator, UnknownDirection
-from workers.batcher import Batcher
-from workers.directions.direction import SafetyDirection, logistic, new_direction
+from tests.conftest import WINDOW, random_direction, ref, serving, tiny_annotator, tiny_tokenizer
+from workers.annotate import PairAnnotator
+from workers.directions.direction import SafetyDirection, logistic
 from workers.engine.annotator import Annotator
-from workers.engine.forward import read
 from workers.engine.reference import read_plainly
 from workers.engine.sites import Site
-from workers.metrics import WorkerMetrics
+from workers.registry import UnknownDirection
 
 SITES = (Site(2, "mean"), Site(1, "end_of_turn"))
 PAIRS = [
@@ -44,41 +41,26 @@ NO_SYSTEM_ROLE = (
 )
 
 
-def direction(direction_id: str, seed: int, slope: float | None) -> SafetyDirection:
-    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(seed))
-    made_for = ("tiny", "sha256:tiny", "sha256:template")
-    return new_direction(direction_id, SITES, vectors, model=made_for, recipe="by hand", settings={}, slope=slope)
-
-
-DIRECTIONS = {d.id: d for d in (direction("default", 0, 2.5), direction("raw", 1, None))}
-
-
-def serving(annotator: Annotator) -> Iterator[PairAnnotator]:
-    metrics = WorkerMetrics()
-    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
-    thread = threading.Thread(target=batcher.run, daemon=True)
-    thread.start()
-    yield PairAnnotator(annotator, DIRECTIONS, batcher, metrics)
-    batcher.close()
-    thread.join()
+@pytest.fixture(scope="module")
+def directions(annotator: Annotator) -> dict[str, SafetyDirection]:
+    """Two directions that read the same places: one calibrated and with levels, one not."""
+    sure = random_direction(annotator, "sure", 0, *SITES, slope=2.5, level_edges=[-1.0, 0.0, 1.0], unreliable=False)
+    return {"sure": sure, "raw": random_direction(annotator, "raw", 1, *SITES)}
 
 
 @pytest.fixture
-def worker(annotator: Annotator) -> Iterator[PairAnnotator]:
-    yield from serving(annotator)
+def worker(annotator: Annotator, tmp_path: Path, directions: dict[str, SafetyDirection]) -> Iterator[PairAnnotator]:
+    with serving(annotator, tmp_path, *directions.values()) as pairs:
+        yield pairs
 
 
-@pytest.fixture
-def worker_without_system_role() -> Iterator[PairAnnotator]:
-    yield from serving(tiny_annotator(tokenizer=tiny_tokenizer(NO_SYSTEM_ROLE)))
+def chunk(worker: PairAnnotator, *pairs: Pair, directions: Sequence[str] = ("sure",), truncate: bool = False) -> Chunk:
+    held = worker.directions.all()
+    return Chunk(directions=[ref(held[name]) for name in directions], truncate=truncate, items=list(pairs))
 
 
-def chunk(*pairs: Pair, direction: str = "default", truncate: bool = False) -> Chunk:
-    return Chunk(options=AnnotateOptions(direction=direction, truncate=truncate), pairs=list(pairs))
-
-
-def annotated(worker: PairAnnotator, *pairs: Pair, direction: str = "default") -> list[Annotation]:
-    entries = worker.annotate(chunk(*pairs, direction=direction)).annotations
+def annotated(worker: PairAnnotator, *pairs: Pair, direction: str = "sure") -> list[Annotation]:
+    entries = worker.annotate(chunk(worker, *pairs, directions=[direction])).entries
     assert all(isinstance(entry, Annotation) for entry in entries)
     return [entry for entry in entries if isinstance(entry, Annotation)]
 
@@ -88,13 +70,13 @@ def swapped(pair: Pair) -> Pair:
 
 
 def test_answers_come_in_the_order_of_the_pairs_and_failures_in_their_place(worker: PairAnnotator) -> None:
-    entries = worker.annotate(chunk(*PAIRS)).annotations
+    entries = worker.annotate(chunk(worker, *PAIRS)).entries
     assert [entry.id for entry in entries] == ["knife", "empty", "long", "talk"]
     assert [type(entry) for entry in entries] == [Annotation, Annotation, FailedAnnotation, Annotation]
 
 
 def test_a_failure_carries_its_code_and_counts_and_none_of_the_text(worker: PairAnnotator) -> None:
-    (failure,) = worker.annotate(chunk(PAIRS[2])).annotations
+    (failure,) = worker.annotate(chunk(worker, PAIRS[2])).entries
     assert isinstance(failure, FailedAnnotation)
     counts = failure.error.counts
     assert (failure.error.status, failure.error.code) == (422, "too_long")
@@ -102,11 +84,13 @@ def test_a_failure_carries_its_code_and_counts_and_none_of_the_text(worker: Pair
     assert "~" not in failure.model_dump_json()
 
 
-def test_scores_are_the_projections_that_plain_transformers_gives(worker: PairAnnotator, annotator: Annotator) -> None:
+def test_scores_are_the_projections_that_plain_transformers_gives(
+    worker: PairAnnotator, annotator: Annotator, directions: dict[str, SafetyDirection]
+) -> None:
     pairs = [pair for pair in PAIRS if pair.id != "long"]
     for pair, found in zip(pairs, annotated(worker, *pairs), strict=True):
         group = annotator.template.encode(pair.messages, [pair.chosen, pair.rejected])
-        chosen, rejected = DIRECTIONS["default"].scores(read_plainly(annotator, [group], SITES)).tolist()
+        chosen, rejected = directions["sure"].scores(read_plainly(annotator, [group], SITES)).tolist()
         assert found.raw.chosen == pytest.approx(chosen, rel=1e-3, abs=1e-4)
         assert found.raw.rejected == pytest.approx(rejected, rel=1e-3, abs=1e-4)
 
@@ -153,8 +137,8 @@ def test_tokens_count_the_texts_without_the_template(worker: PairAnnotator) -> N
 
 def test_a_prompt_is_cut_only_where_that_is_allowed_and_the_row_says_so(worker: PairAnnotator) -> None:
     long = Pair(id="long", prompt="~" * 400, chosen="yes", rejected="no")
-    (refused,) = worker.annotate(chunk(long)).annotations
-    cut, short = worker.annotate(chunk(long, PAIRS[0], truncate=True)).annotations
+    (refused,) = worker.annotate(chunk(worker, long)).entries
+    cut, short = worker.annotate(chunk(worker, long, PAIRS[0], truncate=True)).entries
     assert isinstance(refused, FailedAnnotation)
     assert isinstance(cut, Annotation)
     assert isinstance(short, Annotation)
@@ -162,44 +146,88 @@ def test_a_prompt_is_cut_only_where_that_is_allowed_and_the_row_says_so(worker: 
     assert 0 < cut.tokens.prompt < WINDOW
 
 
-def test_roles_that_the_template_refuses_fail_alone(worker_without_system_role: PairAnnotator) -> None:
+def test_roles_that_the_template_refuses_fail_alone(tmp_path: Path) -> None:
+    annotator = tiny_annotator(tokenizer=tiny_tokenizer(NO_SYSTEM_ROLE))
     prompt = [Message(role="system", content="Be kind."), Message(role="user", content="hi")]
     with_system = Pair(id="system", prompt=prompt, chosen="yes", rejected="no")
-    failure, found = worker_without_system_role.annotate(chunk(with_system, PAIRS[0])).annotations
+    with serving(annotator, tmp_path, random_direction(annotator, "sure")) as worker:
+        failure, found = worker.annotate(chunk(worker, with_system, PAIRS[0])).entries
     assert isinstance(failure, FailedAnnotation)
     assert (failure.id, failure.error.code) == ("system", "template_refused")
     assert isinstance(found, Annotation)
 
 
 def test_a_chunk_of_nothing_but_failures_is_answered(worker: PairAnnotator) -> None:
-    answer = worker.annotate(chunk(PAIRS[2], PAIRS[2]))
-    assert [type(entry) for entry in answer.annotations] == [FailedAnnotation, FailedAnnotation]
-    assert answer.provenance.direction == "default"
+    answer = worker.annotate(chunk(worker, PAIRS[2], PAIRS[2]))
+    assert [type(entry) for entry in answer.entries] == [FailedAnnotation, FailedAnnotation]
+    assert answer.provenance.direction == "sure"
 
 
-def test_provenance_says_what_exactly_made_the_numbers(worker: PairAnnotator, annotator: Annotator) -> None:
-    assert worker.annotate(chunk(PAIRS[0])).provenance.model_dump() == {
+def test_provenance_says_what_exactly_made_the_numbers(
+    worker: PairAnnotator, annotator: Annotator, directions: dict[str, SafetyDirection]
+) -> None:
+    assert worker.annotate(chunk(worker, PAIRS[0])).provenance.model_dump() == {
         "model": "tiny",
         "model_revision": "sha256:tiny",
         "template": annotator.template.digest,
-        "direction": "default",
-        "direction_digest": DIRECTIONS["default"].card.digest,
+        "direction": "sure",
+        "direction_digest": directions["sure"].card.digest,
         "calibrated": True,
+        "unreliable": False,
         "layers": [1, 2],
         "pooling": "mean+end_of_turn",
         "dtype": "float32",
         "version": __version__,
+        "others": None,
     }
-    assert not worker.annotate(chunk(PAIRS[0], direction="raw")).provenance.calibrated
+    raw = worker.annotate(chunk(worker, PAIRS[0], directions=["raw"])).provenance
+    assert (raw.calibrated, raw.unreliable) == (False, True)
 
 
-def test_a_direction_that_is_not_held_is_refused_for_the_whole_chunk(worker: PairAnnotator) -> None:
-    with pytest.raises(UnknownDirection, match="no direction called other is held"):
-        worker.annotate(chunk(PAIRS[0], direction="other"))
+def test_a_level_says_how_many_edges_the_margin_reaches(worker: PairAnnotator) -> None:
+    found = annotated(worker, *[pair for n in (0, 1, 3) for pair in (PAIRS[n], swapped(PAIRS[n]))])
+    assert [entry.level for entry in found] == [sum(entry.margin >= edge for edge in (-1, 0, 1)) for entry in found]
+    assert len({entry.level for entry in found}) > 1
+
+
+def test_a_direction_without_level_edges_has_no_levels(worker: PairAnnotator) -> None:
+    (found,) = annotated(worker, PAIRS[0], direction="raw")
+    assert found.level is None
+
+
+def test_of_several_directions_the_first_is_the_answer_and_all_are_listed(worker: PairAnnotator) -> None:
+    answer = worker.annotate(chunk(worker, PAIRS[0], PAIRS[2], directions=["raw", "sure"]))
+    found, failure = answer.entries
+    assert isinstance(found, Annotation)
+    assert isinstance(failure, FailedAnnotation)
+    assert found.directions is not None
+    assert list(found.directions) == ["raw", "sure"]
+    for name, said in found.directions.items():
+        (alone,) = annotated(worker, PAIRS[0], direction=name)
+        assert said.raw.margin == pytest.approx(alone.raw.margin, rel=1e-5)
+        assert (said.level, said.label_conflict) == (alone.level, alone.label_conflict)
+    assert found.margin == found.directions["raw"].margin != found.directions["sure"].margin
+    assert answer.provenance.direction == "raw"
+    assert answer.provenance.others is not None
+    assert [(other.direction, other.calibrated) for other in answer.provenance.others] == [("sure", True)]
+    assert answer.counts() == (1, 1)
+
+
+def test_one_direction_is_not_listed_again(worker: PairAnnotator) -> None:
+    (found,) = annotated(worker, PAIRS[0])
+    assert found.directions is None
+
+
+def test_a_direction_that_is_not_to_be_had_is_refused_for_the_whole_chunk(worker: PairAnnotator) -> None:
+    wanted = chunk(worker, PAIRS[0]).model_copy(
+        update={"directions": [DirectionRef(id="other", digest="sha256:" + "0" * 64)]}
+    )
+    with pytest.raises(UnknownDirection, match="direction other was deleted while the job used it"):
+        worker.annotate(wanted)
 
 
 def test_annotated_and_refused_pairs_are_counted(worker: PairAnnotator) -> None:
-    worker.annotate(chunk(*PAIRS))
+    worker.annotate(chunk(worker, *PAIRS))
     counted = {
         outcome: worker.metrics.registry.get_sample_value("safemargin_pairs_annotated_total", {"outcome": outcome})
         for outcome in ("annotated", "refused")

@@ -29,7 +29,9 @@ Outcomes = list[Tensor | PairRefused]
 
 def group(*responses: int, prompt: int = 5) -> Group:
     """A group whose responses consist of one token each."""
-    return Group((0,) * prompt, tuple(Branch((token,), content=1) for token in responses), prompt=prompt)
+    return Group(
+        (0,) * prompt, tuple(Branch((token,), content=1) for token in responses), prompt=prompt, request=(0, 1)
+    )
 
 
 def direction(*sites: Site, weight: float = 1.0) -> SafetyDirection:
@@ -104,34 +106,32 @@ def await_pending(batcher: Batcher, groups: int) -> None:
 
 
 def finish(batcher: Batcher) -> None:
-    """Score what is pending, here and now."""
     batcher.close()
     batcher.run()
 
 
-def scored(batcher: Batcher, groups: Sequence[Group], direction: SafetyDirection) -> Outcomes:
-    """What a running batcher says, without waiting for ever."""
-    return later(lambda: batcher.score(groups, direction)).result(PATIENCE)
+def scored(batcher: Batcher, groups: Sequence[Group], directions: Sequence[SafetyDirection]) -> Outcomes:
+    return later(lambda: batcher.score(groups, directions)).result(PATIENCE)
 
 
 def values(outcomes: Outcomes) -> list[list[float] | str]:
-    return [outcome.tolist() if isinstance(outcome, Tensor) else outcome.code for outcome in outcomes]
+    return [outcome.squeeze(0).tolist() if isinstance(outcome, Tensor) else outcome.code for outcome in outcomes]
 
 
 def test_each_group_gets_the_scores_of_its_responses_in_order(batcher: Batcher) -> None:
-    outcomes = scored(batcher, [group(1, 2), group(3), group(4, 5, 6, prompt=50)], direction(SHALLOW))
+    outcomes = scored(batcher, [group(1, 2), group(3), group(4, 5, 6, prompt=50)], [direction(SHALLOW)])
     assert values(outcomes) == [[2.0, 4.0], [6.0], [8.0, 10.0, 12.0]]
 
 
 def test_no_groups_have_no_scores(idle: Batcher) -> None:
-    assert idle.score([], direction(SHALLOW)) == []
+    assert idle.score([], [direction(SHALLOW)]) == []
 
 
 def test_submissions_from_many_threads_share_batches_and_get_their_own_scores(
     idle: Batcher, forward: FakeForward
 ) -> None:
     submissions = [[group(10 * n + i, 10 * n + i + 1) for i in range(1 + n % 3)] for n in range(8)]
-    futures = [later(lambda s=s: idle.score(s, direction(SHALLOW))) for s in submissions]  # type: ignore[misc]
+    futures = [later(lambda s=s: idle.score(s, [direction(SHALLOW)])) for s in submissions]  # type: ignore[misc]
     await_pending(idle, sum(map(len, submissions)))
     finish(idle)
     for submission, future in zip(submissions, futures, strict=True):
@@ -142,9 +142,11 @@ def test_submissions_from_many_threads_share_batches_and_get_their_own_scores(
     assert all(sum(g.size for g in batch) <= BUDGET for batch in forward.batches)
 
 
-def test_two_directions_in_one_batch_get_their_own_scores_from_one_pass(idle: Batcher, forward: FakeForward) -> None:
+def test_submissions_for_different_directions_share_a_pass_and_get_their_own_scores(
+    idle: Batcher, forward: FakeForward
+) -> None:
     both, deep = direction(DEEP, SHALLOW, weight=10.0), direction(DEEP)
-    futures = [later(lambda d=d: idle.score([group(1, 2)], d)) for d in (both, deep)]  # type: ignore[misc]
+    futures = [later(lambda d=d: idle.score([group(1, 2)], [d])) for d in (both, deep)]  # type: ignore[misc]
     await_pending(idle, 2)
     finish(idle)
     assert [values(future.result(PATIENCE)) for future in futures] == [[[60.0, 120.0]], [[4.0, 8.0]]]
@@ -154,21 +156,22 @@ def test_two_directions_in_one_batch_get_their_own_scores_from_one_pass(idle: Ba
 
 def test_a_group_that_breaks_the_forward_pass_fails_alone(batcher: Batcher) -> None:
     groups = [group(1), group(2, BREAKING), group(3), group(4), group(5)]
-    outcomes = scored(batcher, groups, direction(SHALLOW))
+    outcomes = scored(batcher, groups, [direction(SHALLOW)])
     assert values(outcomes) == [[2.0], "forward_failed", [6.0], [8.0], [10.0]]
-    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Unscorable)]
+    failure = outcomes[1]
+    assert isinstance(failure, Unscorable)
     assert failure.detail == "the annotator fails on this pair (RuntimeError)"
-    assert values(scored(batcher, [group(6)], direction(SHALLOW))) == [[12.0]]
+    assert values(scored(batcher, [group(6)], [direction(SHALLOW)])) == [[12.0]]
 
 
 def test_several_poisoned_groups_all_fail_and_all_others_are_scored(batcher: Batcher) -> None:
-    tokens = [1, BREAKING, BREAKING, 4, 5, 6, BREAKING]
-    outcomes = scored(batcher, [group(token) for token in tokens], direction(SHALLOW))
+    tokens = [1, BREAKING, BREAKING, 4, 5, BREAKING]
+    outcomes = scored(batcher, [group(token) for token in tokens], [direction(SHALLOW)])
     assert values(outcomes) == ["forward_failed" if token == BREAKING else [2.0 * token] for token in tokens]
 
 
 def test_activations_that_are_not_finite_refuse_only_their_group(batcher: Batcher) -> None:
-    outcomes = scored(batcher, [group(1), group(2, OVERFLOWING), group(3)], direction(SHALLOW))
+    outcomes = scored(batcher, [group(1), group(2, OVERFLOWING), group(3)], [direction(SHALLOW)])
     assert values(outcomes) == [[2.0], "not_finite", [6.0]]
     assert isinstance(outcomes[1], NotFinite)
 
@@ -185,14 +188,14 @@ def test_a_token_whose_embedding_is_not_finite_refuses_only_the_pair_that_uses_i
     healthy = [made.scores(read(annotator, [group], sites)) for group in groups]
     annotator.decoder.embed_tokens.weight[poisonous] = float("nan")
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, WorkerMetrics())
-    future = later(lambda: batcher.score(groups, made))
+    future = later(lambda: batcher.score(groups, [made]))
     await_pending(batcher, len(groups))
     finish(batcher)
     outcomes = future.result(PATIENCE)
     assert isinstance(outcomes[place], NotFinite)
     for index, (outcome, expected) in enumerate(zip(outcomes, healthy, strict=True)):
         if index != place:
-            torch.testing.assert_close(outcome, expected, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(outcome, expected[None], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("error", [TypeError("x"), KeyError("x"), AssertionError("x")], ids=lambda e: type(e).__name__)
@@ -200,18 +203,18 @@ def test_whatever_the_forward_pass_raises_fails_one_group_and_the_thread_goes_on
     batcher: Batcher, forward: FakeForward, error: Exception
 ) -> None:
     forward.error = error
-    outcomes = scored(batcher, [group(1), group(2, BREAKING), group(3)], direction(SHALLOW))
+    outcomes = scored(batcher, [group(1), group(2, BREAKING), group(3)], [direction(SHALLOW)])
     assert values(outcomes) == [[2.0], "forward_failed", [6.0]]
     assert isinstance(outcomes[1], Unscorable)
     assert outcomes[1].detail == f"the annotator fails on this pair ({type(error).__name__})"
-    assert values(scored(batcher, [group(6)], direction(SHALLOW))) == [[12.0]]
+    assert values(scored(batcher, [group(6)], [direction(SHALLOW)])) == [[12.0]]
 
 
 def test_groups_of_similar_length_share_a_batch_and_the_oldest_is_never_left_behind(
     idle: Batcher, forward: FakeForward
 ) -> None:
     lengths = [60, 5, 58, 6, 7]
-    future = later(lambda: idle.score([group(n, prompt=n) for n in lengths], direction(SHALLOW)))
+    future = later(lambda: idle.score([group(n, prompt=n) for n in lengths], [direction(SHALLOW)]))
     await_pending(idle, 5)
     finish(idle)
     assert values(future.result(PATIENCE)) == [[2.0 * n] for n in lengths]
@@ -222,16 +225,15 @@ def test_groups_of_similar_length_share_a_batch_and_the_oldest_is_never_left_beh
 
 
 def test_a_group_larger_than_the_budget_is_scored_by_itself(batcher: Batcher, forward: FakeForward) -> None:
-    outcomes = scored(batcher, [group(1), group(2, prompt=500), group(3)], direction(SHALLOW))
+    outcomes = scored(batcher, [group(1), group(2, prompt=500), group(3)], [direction(SHALLOW)])
     assert values(outcomes) == [[2.0], [4.0], [6.0]]
     assert [500] in [[g.prompt for g in batch] for batch in forward.batches]
 
 
 def test_closing_finishes_what_is_pending(idle: Batcher, forward: FakeForward) -> None:
-    future = later(lambda: idle.score([group(n, prompt=90) for n in range(5)], direction(SHALLOW)))
+    future = later(lambda: idle.score([group(n, prompt=90) for n in range(5)], [direction(SHALLOW)]))
     await_pending(idle, 5)
-    idle.close()
-    idle.run()
+    finish(idle)
     assert values(future.result(PATIENCE)) == [[2.0 * n] for n in range(5)]
     assert len(forward.batches) == 5
 
@@ -249,7 +251,7 @@ def test_closing_wakes_every_thread_that_waits_for_work(idle: Batcher) -> None:
 def test_nothing_is_taken_after_closing(idle: Batcher) -> None:
     finish(idle)
     with pytest.raises(RuntimeError, match="the forward stage is closed"):
-        later(lambda: idle.score([group(1)], direction(SHALLOW))).result(PATIENCE)
+        later(lambda: idle.score([group(1)], [direction(SHALLOW)])).result(PATIENCE)
 
 
 def test_several_threads_run_batches_of_one_submission_side_by_side(forward: FakeForward) -> None:
@@ -260,7 +262,7 @@ def test_several_threads_run_batches_of_one_submission_side_by_side(forward: Fak
         return forward(groups, sites)
 
     batcher = Batcher(meeting, BUDGET, WorkerMetrics())
-    future = later(lambda: batcher.score([group(n, prompt=90) for n in range(6)], direction(SHALLOW)))
+    future = later(lambda: batcher.score([group(n, prompt=90) for n in range(6)], [direction(SHALLOW)]))
     await_pending(batcher, 6)
     batcher.close()
     threads = [threading.Thread(target=batcher.run, daemon=True) for _ in range(3)]
@@ -281,7 +283,7 @@ def test_a_batch_is_timed_while_it_runs(metrics: WorkerMetrics, monkeypatch: pyt
     monkeypatch.setattr("workers.batcher.time", SimpleNamespace(monotonic=count(100.0, 7.0).__next__))
     timed = Batcher(forward, BUDGET, metrics)
     assert timed.batch_seconds() == 0
-    later(lambda: timed.score([group(1)], direction(SHALLOW)))
+    later(lambda: timed.score([group(1)], [direction(SHALLOW)]))
     await_pending(timed, 1)
     finish(timed)
     assert running == [7.0]
@@ -289,7 +291,7 @@ def test_a_batch_is_timed_while_it_runs(metrics: WorkerMetrics, monkeypatch: pyt
 
 
 def test_tokens_and_batches_are_counted(idle: Batcher, metrics: WorkerMetrics) -> None:
-    later(lambda: idle.score([group(1, 2), group(3, prompt=50)], direction(SHALLOW)))
+    later(lambda: idle.score([group(1, 2), group(3, prompt=50)], [direction(SHALLOW)]))
     await_pending(idle, 2)
     finish(idle)
     assert metrics.registry.get_sample_value("safemargin_forward_tokens_total") == 7 + 51

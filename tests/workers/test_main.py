@@ -1,69 +1,84 @@
-"""Which directions a worker takes up when it starts."""
+"""The worker process: what it says of itself, and what it does while store or queue are away."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from redis import Redis
 
-from workers.directions import store
-from workers.directions.direction import SafetyDirection, new_direction
+from app.artifacts import Artifacts
+from app.jobs import roster
+from app.jobs.roster import WorkerState
+from app.registry import Registry
+from app.settings import Settings
+from tests.conftest import publish, random_direction
+from workers import main
+from workers.engine import process
 from workers.engine.annotator import Annotator
-from workers.engine.sites import Site
-from workers.main import load_directions
+from workers.main import EXIT_CONFIGURATION, Presence
+from workers.registry import HeldDirections
 
 
-@pytest.fixture(autouse=True)
-def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of shipped directions, empty unless a test fills it."""
-    monkeypatch.setattr(store, "SHIPPED", tmp_path / "shipped")
-    return tmp_path / "shipped"
+@pytest.fixture
+def held(annotator: Annotator, tmp_path: Path) -> HeldDirections:
+    return HeldDirections(Registry(Artifacts(str(tmp_path / "store"))), annotator)
 
 
-def direction(
-    annotator: Annotator, direction_id: str, *, revision: str | None = None, template: str | None = None
-) -> SafetyDirection:
-    """A direction for the annotator, or for other weights or another template."""
-    made_for = (annotator.name, revision or annotator.revision, template or annotator.template.digest)
-    vectors = torch.randn(1, annotator.width)
-    return new_direction(direction_id, (Site(2, "mean"),), vectors, model=made_for, recipe="by hand", settings={})
+@pytest.fixture
+def presence(annotator: Annotator, held: HeldDirections) -> Iterator[Presence]:
+    """A worker whose queue is away."""
+    with Redis.from_url("unix:///nowhere/queue.sock", retry=None) as redis:
+        yield Presence(redis, "this", annotator, held, 4711)
 
 
-def test_a_fitting_direction_is_loaded_from_its_folder(annotator: Annotator, tmp_path: Path) -> None:
-    mine = direction(annotator, "mine")
-    store.save(mine, tmp_path / "own")
-    (loaded,) = load_directions(annotator, tmp_path / "own").values()
-    assert loaded.card == mine.card
-    assert torch.equal(loaded.vectors, mine.vectors)
-
-
-def test_directions_made_for_something_else_are_skipped_with_a_warning_and_the_rest_is_kept(
-    annotator: Annotator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_heartbeat_names_everything_that_is_held_as_proven(
+    presence: Presence, held: HeldDirections, annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = tmp_path / "own"
-    store.save(direction(annotator, "foreign", revision="sha256:others"), own)
-    store.save(direction(annotator, "outdated", template="sha256:others"), own)
-    (store.save(direction(annotator, "damaged"), own) / "direction.safetensors").write_bytes(b"")
-    store.save(direction(annotator, "good"), own)
-    store.save(direction(annotator, "sound"), own)
-    assert set(load_directions(annotator, own)) == {"good", "sound"}
-    assert {record.levelname for record in caplog.records} == {"WARNING"}
-    assert caplog.messages == [
-        "not loaded: damaged: unreadable direction (SafetensorError)",
-        "not loaded: direction foreign was made for tiny, not for the weights of tiny",
-        "not loaded: direction outdated was made with another chat template than tiny has now",
-    ]
+    said: list[WorkerState] = []
+    monkeypatch.setattr(roster, "announce", lambda _redis, state: said.append(state))
+    one, other = random_direction(annotator, "one", 1), random_direction(annotator, "other", 2)
+    publish(held.registry, one, other)
+    held.refresh()
+    presence.announce()
+    (state,) = said
+    assert (state.name, state.model, state.model_revision) == ("this", "tiny", "sha256:tiny")
+    assert (state.device, state.dtype, state.metrics_port) == ("cpu", "float32", 4711)
+    assert {card.id: card.digest for card in state.directions} == {"one": one.card.digest, "other": other.card.digest}
+    assert state.ready_for("one")
+    assert state.ready_for("other")
 
 
-def test_a_direction_of_ones_own_takes_the_place_of_the_shipped_one(
-    annotator: Annotator, tmp_path: Path, shipped: Path
+def test_a_heartbeat_that_cannot_be_delivered_ends_nothing(
+    presence: Presence, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for folder in (shipped, tmp_path / "own"):
-        store.save(direction(annotator, "default"), folder)
-    store.save(direction(annotator, "shipped"), shipped)
-    loaded = load_directions(annotator, tmp_path / "own")
-    assert set(loaded) == {"default", "shipped"}
-    assert loaded["default"].card == store.load(tmp_path / "own" / "default").card
+    presence.announce()
+    presence.leave()
+    told = [message.split(":")[0] for message in caplog.messages]
+    assert told == ["heartbeat not delivered", "not taken off the roster"]
 
 
-def test_without_any_folder_there_are_no_directions(annotator: Annotator, tmp_path: Path) -> None:
-    assert load_directions(annotator, tmp_path / "nowhere") == {}
+def test_while_the_store_is_away_what_was_held_is_held_on(
+    held: HeldDirections, annotator: Annotator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(held.registry, random_direction(annotator, "d"))
+    main._look_at_store(held)
+
+    def away(_registry: Registry) -> dict[str, str]:
+        raise PermissionError("s3://bucket/secret")
+
+    monkeypatch.setattr(Registry, "current", away)
+    main._look_at_store(held)
+    assert set(held.all()) == {"d"}
+    assert caplog.messages == ["the artifact store does not answer: PermissionError"]
+
+
+def test_an_annotator_that_is_not_there_ends_the_process_with_a_status_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda _number, _handler: None)
+    monkeypatch.setattr(process, "set_up", lambda _threads: 1)
+    config = Settings().model_copy(update={"model": "/nowhere/model", "home": tmp_path})
+    monkeypatch.setattr(main, "settings", lambda: config)
+    assert main.main() == EXIT_CONFIGURATION
+    assert "/nowhere/model" in caplog.text

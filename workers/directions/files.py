@@ -48,6 +48,19 @@ def from_files(name: str, files: Mapping[str, bytes]) -> SafetyDirection:
     return assemble(name, card, tensors)
 
 
+def shipped_default(model_revision: str | None = None) -> SafetyDirection:
+    """The shipped default of a model; of the first that has one where no model is named.
+
+    Raises:
+        UnusableFile: there is none.
+    """
+    defaults = json.loads(SHIPPED_DEFAULTS.read_bytes())
+    name = defaults.get(model_revision) if model_revision else next(iter(defaults.values()), None)
+    if name is None:
+        raise UnusableFile("no direction ships for this annotator")
+    return from_files(name, {part: (SHIPPED / name / part).read_bytes() for part in (CARD, TENSORS)})
+
+
 def assemble(name: str, card: DirectionCard, tensors: Mapping[str, Tensor]) -> SafetyDirection:
     """A direction of a card and tensors that belong together.
 

@@ -75,7 +75,9 @@ def fit(
             f"{len(made.notes)} rows are too few to fit a direction; at least {MIN_ROWS} are needed{skipped}"
         )
     with gather(made, layers, request_layer(annotator), controls, progress) as rows:
-        method = Method(request.estimator, request.by_prompt, request.read_layers)
+        if not (rows.sources == 0).any():
+            raise UnfitData("nothing of the first source can be read, which says how well the direction reads")
+        method = Method(request.estimator, request.by_prompt, request.read_layers, threads=annotator.passes)
         read_out = choose(rows, method)
         direction = _assemble(annotator, request, rows, read_out)
         trial = cross_validate(rows, method) if _enough(rows) else None

@@ -16,6 +16,7 @@ from app.schemas.fit import AnySource, ContrastSource, LabelledSource, LegendSou
 from app.schemas.pairs import Message, Pair
 from workers.directions.balance import balance
 from workers.directions.direction import SafetyDirection
+from workers.directions.errors import UnfitData
 from workers.directions.labels import centre
 from workers.directions.legend import LONGEST_ANSWER, answer_requests, read_requests
 from workers.directions.refusals import REFUSALS, is_refusal
@@ -77,7 +78,11 @@ class Plan:
 
 
 def plan(annotator: Annotator, sources: Sequence[AnySource], progress: Progress) -> Plan:
-    """What has to be read for these sources; for `legend` the annotator answers its requests first."""
+    """What has to be read for these sources; for `legend` the annotator answers its requests first.
+
+    Raises:
+        UnfitData: the sides of a source are the same.
+    """
     made = Plan(annotator)
     for index, source in enumerate(sources):
         match source:
@@ -157,6 +162,8 @@ def _plan_pairs(made: Plan, source: PairsSource, index: int) -> None:
         pairs, families, places = balance().pairs, balance().families, range(len(balance().pairs))
     else:
         pairs, families, places = source.pairs, [opening(p.messages) for p in source.pairs], [-1] * len(source.pairs)
+    if all(pair.chosen == pair.rejected for pair in pairs):  # their differences would be rounding, and not quite zero
+        raise UnfitData("chosen and rejected are the same in every pair of a source: they tell nothing apart")
     for pair, family, place in zip(pairs, families, places, strict=True):
         refusal = float(is_refusal(pair.chosen)) - float(is_refusal(pair.rejected))
         length = float(len(pair.chosen) - len(pair.rejected))
@@ -172,6 +179,8 @@ def _plan_labelled(made: Plan, source: LabelledSource, index: int) -> None:
 
 
 def _plan_contrast(made: Plan, source: ContrastSource, index: int) -> None:
+    if source.good == source.bad:
+        raise UnfitData("the good and the bad instruction are the same: they tell nothing apart")
     for item in source.responses:
         turns = [message for message in item.messages if message.role != "system"]
         good, bad = ([Message(role="system", content=text), *turns] for text in (source.good, source.bad))
@@ -181,21 +190,22 @@ def _plan_contrast(made: Plan, source: ContrastSource, index: int) -> None:
 
 def _plan_legend(made: Plan, source: LegendSource, index: int, progress: Progress) -> None:
     harmful = source.requests or read_requests()
-    benign = read_requests(harmful=False) if source.two_sided else []
-    requests = [*harmful, *benign]
+    innocent = read_requests(harmful=False) if source.two_sided else []
+    requests = [*harmful, *innocent]
     longest = source.max_new_tokens or LONGEST_ANSWER
     answered = answer_requests(made.annotator, requests, longest, lambda n: progress(n, len(requests)))
-    innocent = set(benign)
-    for request, answer in answered:
-        if not answer or is_refusal(answer):
-            made.skipped += 1
-            continue
-        # Refusal is the safer side of a harmful request, the annotator's answer that of a benign one.
-        sign = -1.0 if request in innocent else 1.0
+    told = [(request, answer) for request, answer in answered if answer and not is_refusal(answer)]
+    made.skipped += len(requests) - len(told)
+    benign = set(innocent)
+    share = sum(request in benign for request, _ in told) / max(1, len(told))
+    for request, answer in told:
+        # Refusing is the safer side of a harmful request, answering that of a benign one; both sides count alike.
+        sign, part = (-1.0, share) if request in benign else (1.0, 1 - share)
         messages = [Message(role="user", content=request)]
         length = sign * (sum(map(len, REFUSALS)) / len(REFUSALS) - len(answer))
         coefficients = (*[sign / len(REFUSALS)] * len(REFUSALS), -sign)
-        made.add(Note(request, index, source.weight, length, sign), (messages, (*REFUSALS, answer), coefficients))
+        weight = source.weight / (2 * part) if benign else source.weight
+        made.add(Note(request, index, weight, length, sign), (messages, (*REFUSALS, answer), coefficients))
 
 
 def opening(messages: Sequence[Message]) -> str:

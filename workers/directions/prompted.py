@@ -54,7 +54,7 @@ def fit_prompted(rows: LayerRows, lambdas: Sequence[float] = LAMBDAS, share: flo
     Raises:
         UnfitData: too many rows.
     """
-    count = len(rows.differences)
+    count = len(rows)
     if count > MOST_ROWS:
         raise UnfitData(f"{count} rows are too many for a direction that depends on the prompt (at most {MOST_ROWS})")
     scaled, targets = (torch.cat(parts) for parts in zip(*rows.scaled(), strict=True))

@@ -89,7 +89,7 @@ class Rows:
         moving = False
         for start in range(0, len(self), _BLOCK):
             block = self.differences[self.members[start : start + _BLOCK]]
-            if not torch.isfinite(block).all():
+            if not (torch.isfinite(block).all() and torch.isfinite(self.prompts[start : start + _BLOCK]).all()):
                 raise UnfitData("some activations are not finite")
             moving = moving or bool(block.any())
         if not moving:
@@ -143,7 +143,8 @@ class LayerRows:
 
     def unscaled(self, solution: Tensor) -> Tensor:
         """[P, d] read-out in units of activations from a [P·d] one of the rows that `scaled` gives."""
-        return solution.view_as(self.scale) / self.scale / solution.numel() ** 0.5
+        vectors: Tensor = solution.view_as(self.scale) / self.scale / solution.numel() ** 0.5
+        return vectors
 
     def margins(self, vectors: Tensor, modulation: Tensor | None = None) -> Tensor:
         """[n] inner products with a [P, d] read-out, which [P, d, d] changes with the request; see `prompted`."""

@@ -1,6 +1,7 @@
 """Choosing a read-out: which penalty, which layers, and how well the choice reads what it has not seen."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -22,11 +23,13 @@ class Method:
         estimator: by which criterion.
         by_prompt: whether they may depend on the prompt.
         read_layers: how many layers to average at most.
+        threads: how many layers to fit side by side.
     """
 
     estimator: Estimator = "ridge"
     by_prompt: bool = False
     read_layers: int = 4
+    threads: int = 1
 
     def fits(self, rows: LayerRows) -> Sequence[LayerFit]:
         """Read-outs of one layer, one for each penalty."""
@@ -75,7 +78,9 @@ def choose(rows: Rows, method: Method) -> ReadOut:
     All candidates are averaged to begin with. As long as there are more than `read_layers`, the one that helps least is
     left out; after that one is left out only if that is better by more than its standard error.
     """
-    best = [best_fit(method.fits(rows.at(layer)), rows.weights) for layer in range(len(rows.layers))]
+    with ThreadPoolExecutor(method.threads) as pool:
+        layers = pool.map(lambda i: best_fit(method.fits(rows.at(i)), rows.weights), range(len(rows.layers)))
+        best = list(layers)
     scores = torch.stack([fit.held_out / _spread(fit.held_out) for fit in best])
     chosen = list(range(len(best)))
     while len(chosen) > 1:

@@ -29,9 +29,12 @@ def greedy_answers(
     batches = list(_by_length(prompts))
     with side_by_side(annotator.passes) as pool:
         spoken = pool.map(lambda batch: _answer(annotator, [prompts[i] for i in batch], max_new_tokens), batches)
-        for batch, texts in zip(batches, spoken, strict=True):
-            answers.update(zip(batch, texts, strict=True))
-            progress(len(answers))
+        try:
+            for batch, texts in zip(batches, spoken, strict=True):
+                answers.update(zip(batch, texts, strict=True))
+                progress(len(answers))
+        finally:
+            pool.shutdown(cancel_futures=True)  # where `progress` raises, nobody wants the batches not yet begun
     return [answers[i] for i in range(len(prompts))]
 
 

@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.directions.evaluation import accuracy, calibration_error, folds, platt_slope
+from workers.directions.evaluation import (
+    accuracy,
+    auroc,
+    calibration_error,
+    correlation,
+    folds,
+    level_edges,
+    likelihoods,
+    platt_slope,
+    quality,
+)
 
 
 def chance(seed: int = 0) -> torch.Generator:
@@ -131,3 +141,78 @@ def test_folds_depend_on_the_seed_alone() -> None:
     assert torch.equal(folds(families), folds(families))
     assert not torch.equal(folds(families), folds(families, seed=1))
     assert set(folds(families, count=3).tolist()) == {0, 1, 2}
+
+
+def test_a_row_that_weighs_twice_counts_twice_towards_the_slope() -> None:
+    margins = simulated(300, 0.7)
+    weights = torch.where(torch.arange(300) < 100, 2.0, 1.0)
+    weighted, repeated = platt_slope(margins, weights), platt_slope(torch.cat([margins, margins[:100]]))
+    assert weighted is not None
+    assert weighted == pytest.approx(repeated, rel=1e-3)
+    assert weighted != pytest.approx(platt_slope(margins), rel=1e-3)
+    assert platt_slope(margins, weights * 100) == pytest.approx(weighted)
+
+
+def test_likelihoods_are_those_of_a_logistic_at_the_best_slope() -> None:
+    margins = simulated(2000, 1.0)
+    slope = platt_slope(margins)
+    assert slope is not None
+    expected = torch.sigmoid(slope * margins).log()
+    torch.testing.assert_close(likelihoods(margins, torch.ones(2000)), expected)
+    assert quality(margins, torch.ones(2000)) == pytest.approx(float(expected.mean()))
+    for other in (0.8 * slope, 1.25 * slope):
+        assert float(torch.sigmoid(other * margins).log().mean()) < quality(margins, torch.ones(2000))
+
+
+def test_likelihoods_do_not_depend_on_the_scale_of_margins_or_weights_and_weights_share_them_out() -> None:
+    margins, weights = simulated(200, 1.0), torch.arange(1.0, 201.0)
+    torch.testing.assert_close(likelihoods(1e3 * margins, 7 * weights), likelihoods(margins, weights))
+    alike, weighted = likelihoods(margins, torch.ones(200)), likelihoods(margins, weights)
+    assert float(weighted[0] / alike[0]) < 0.02
+    assert float(weighted[-1] / alike[-1]) > 1.5
+
+
+def test_margins_without_signal_are_as_likely_as_the_toss_of_a_coin() -> None:
+    assert quality(-simulated(500, 1.0), torch.ones(500)) == pytest.approx(-math.log(2))
+
+
+def test_auroc_is_the_chance_that_a_margin_beats_that_of_another_pair_turned_round() -> None:
+    margins = torch.tensor([2.0, -1.0, 0.0, 0.5, 1.0, 0.0])
+    wins = [float(a > -b) + 0.5 * float(a == -b) for a in margins for b in margins]
+    assert auroc(margins) == pytest.approx(sum(wins) / len(wins))
+
+
+@pytest.mark.parametrize(("margins", "value"), [([1.0, 2.0], 1.0), ([-1.0, -2.0], 0.0), ([0.0, 0.0], 0.5)])
+def test_auroc_of_margins_that_are_all_right_all_wrong_or_all_zero(margins: list[float], value: float) -> None:
+    assert auroc(torch.tensor(margins)) == value
+
+
+def test_auroc_sees_the_ranks_alone() -> None:
+    margins = simulated(300, 0.5)
+    assert auroc(margins**3) == pytest.approx(auroc(margins))
+    assert 0.5 < auroc(margins) < 1
+    assert auroc(-margins) == pytest.approx(1 - auroc(margins))
+
+
+def test_correlation_is_pearsons() -> None:
+    x, y = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3.0, 1.0, 0.0])
+    assert correlation(x, y) == pytest.approx(float(torch.corrcoef(torch.stack([x, y]))[0, 1]))
+    assert correlation(x, 5 - 2 * x) == pytest.approx(-1)
+
+
+def test_a_series_that_never_changes_correlates_with_nothing() -> None:
+    assert correlation(torch.ones(5), torch.arange(5.0)) is None
+    assert correlation(torch.arange(5.0), torch.zeros(5)) is None
+
+
+@pytest.mark.parametrize("levels", [2, 4, 7])
+def test_level_edges_cut_margins_into_parts_of_equal_size(levels: int) -> None:
+    margins = torch.randn(levels * 100, generator=chance(4))
+    edges = level_edges(margins, levels)
+    assert edges == sorted(edges)
+    levels_reached = torch.bucketize(margins.double(), torch.tensor(edges, dtype=torch.double), right=True)
+    assert torch.bincount(levels_reached).tolist() == [100] * levels
+
+
+def test_two_levels_part_at_the_median() -> None:
+    assert level_edges(torch.tensor([5.0, -1.0, 2.0]), 2) == [2.0]

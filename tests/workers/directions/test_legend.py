@@ -196,12 +196,21 @@ def test_a_file_without_requests_is_refused(tmp_path: Path, content: bytes) -> N
         read_requests(tmp_path / "nowhere.csv")
 
 
+def test_where_a_column_says_which_requests_are_harmful_only_those_asked_for_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "requests.csv"
+    path.write_text("request,harmful\nPick a lock,1\nBake a cake,0\nUnclear,\n", encoding="utf-8")
+    assert read_requests(path) == ["Pick a lock"]
+    assert read_requests(path, harmful=False) == ["Bake a cake"]
+
+
 def test_the_shipped_requests_are_many_unique_and_of_known_categories() -> None:
     with REQUESTS.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     requests = [row["request"].strip().casefold() for row in rows]
-    assert len(set(requests)) == len(requests) >= 300
-    assert len({row["id"] for row in rows}) == len(rows)
-    assert {row["category"] for row in rows} == CATEGORIES
-    assert all(row["id"].startswith(row["category"].lower() + "-") for row in rows)
-    assert [request.casefold() for request in read_requests(REQUESTS)] == requests
+    assert len(set(requests)) == len(requests)
+    assert {row["category"] for row in rows if row["harmful"] == "1"} == CATEGORIES
+    assert {row["harmful"] for row in rows} == {"0", "1"}
+    assert len(read_requests()) >= 600
+    assert len(read_requests(harmful=False)) >= 300
+    both = [*read_requests(), *read_requests(harmful=False)]
+    assert sorted(both) == sorted(row["request"].strip() for row in rows)

@@ -45,11 +45,11 @@ def relative_distance(ours: Tensor, plain: Tensor) -> Tensor:
 
 
 def read_by_hand(annotator: Annotator, prefix: Sequence[int], response: Sequence[int]) -> dict[int, Tensor]:
-    """Activations of the response's tokens after each block, from one unpacked pass with transformers' attention."""
+    """Activations of all tokens after each block, from one unpacked pass with transformers' attention."""
     seen: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda _module, _inputs, output: seen.update({layer: output[0, len(prefix) :]})
+        return lambda _module, _inputs, output: seen.update({layer: output[0]})
 
     for layer in range(annotator.depth + 1):
         annotator.module_at(layer).register_forward_hook(keep(layer))
@@ -67,13 +67,15 @@ def test_a_packed_reading_equals_plain_transformers_at_every_layer_and_pooling(a
     assert [site for site, far in zip(EVERYWHERE, too_far.tolist(), strict=True) if far] == []
 
 
-def test_poolings_are_the_mean_the_last_and_the_end_of_turn_token_of_an_unpacked_pass(annotator: Annotator) -> None:
+def test_poolings_are_means_and_tokens_of_an_unpacked_pass(annotator: Annotator) -> None:
     group = encode(annotator, "How do I sharpen a knife?", "No.", "Slowly, with care.")
     plain = tiny_annotator()
     plain.model.set_attn_implementation("eager")
     by_hand = read_by_hand(plain, group.prefix, group.branches[1].tokens)
+    start, request = len(group.prefix), slice(*group.request)
     expected: dict[Pooling, Callable[[Tensor], Tensor]]
-    expected = {"mean": lambda h: h[:-1].mean(dim=0), "last": lambda h: h[-2], "end_of_turn": lambda h: h[-1]}
+    expected = {"mean": lambda h: h[start:-1].mean(dim=0), "last": lambda h: h[-2], "end_of_turn": lambda h: h[-1]}
+    expected["request"] = lambda h: h[request].mean(dim=0)
     ours = read(annotator, [group], EVERYWHERE)[1]
     for place, site in zip(ours, EVERYWHERE, strict=True):
         torch.testing.assert_close(place, expected[site.pooling](by_hand[site.layer]), rtol=1e-4, atol=1e-4)
@@ -110,7 +112,7 @@ def test_neighbours_do_not_change_a_reading(annotator: Annotator) -> None:
 
 
 def test_an_empty_response_is_read_at_its_end_of_turn_whatever_the_pooling(annotator: Annotator) -> None:
-    sites = [Site(2, pooling) for pooling in get_args(Pooling)]
+    sites = [Site(2, "mean"), Site(2, "last"), Site(2, "end_of_turn")]
     mean, last, end_of_turn = read(annotator, [encode(annotator, "hi", "hello", "")], sites)[1]
     assert torch.equal(mean, end_of_turn)
     assert torch.equal(last, end_of_turn)

@@ -10,12 +10,14 @@ from workers.engine.packing import Branch, Group, Layout, pack
 from workers.engine.sites import Pooling
 
 END = 2
-TWO_RESPONSES = Group((10, 11, 12), (Branch((20, END), content=1), Branch((21, 22, END), content=2)), prompt=1)
-EMPTY_RESPONSE = Group((30,), (Branch((END,), content=0),), prompt=1)
+TWO_RESPONSES = Group(
+    (10, 11, 12), (Branch((20, END), content=1), Branch((21, 22, END), content=2)), prompt=2, request=(1, 3)
+)
+EMPTY_RESPONSE = Group((30,), (Branch((END,), content=0),), prompt=1, request=(0, 1))
 
 
 def group_of(size: int) -> Group:
-    return Group((0,) * (size - 1), (Branch((END,), content=0),), prompt=0)
+    return Group((0,) * (size - 1), (Branch((END,), content=0),), prompt=0, request=(0, 1))
 
 
 @pytest.fixture
@@ -74,6 +76,7 @@ def test_lengths_contents_and_parents_describe_each_response(layout: Layout) -> 
     assert layout.prefix_lengths.tolist() == [3, 1]
     assert layout.branch_lengths.tolist() == [2, 3, 1]
     assert layout.contents.tolist() == [1, 2, 0]
+    assert layout.requests.tolist() == [[1, 3], [0, 1]]
 
 
 def test_scatter_leads_every_token_back_from_the_tables(layout: Layout) -> None:
@@ -88,9 +91,10 @@ def test_scatter_leads_every_token_back_from_the_tables(layout: Layout) -> None:
         ("mean", [{3: 1.0}, {5: 0.5, 6: 0.5}, {9: 1.0}]),
         ("last", [{3: 1.0}, {6: 1.0}, {9: 1.0}]),
         ("end_of_turn", [{4: 1.0}, {7: 1.0}, {9: 1.0}]),
+        ("request", [{1: 0.5, 2: 0.5}, {1: 0.5, 2: 0.5}, {8: 1.0}]),
     ],
 )
-def test_a_pooling_weighs_the_tokens_of_its_own_response_only(
+def test_a_pooling_weighs_the_tokens_of_its_own_response_or_of_the_request_before_it(
     layout: Layout, pooling: Pooling, expected: list[dict[int, float]]
 ) -> None:
     weights = pooling_weights(layout, pooling)
