@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--without", nargs="*", default=[], help="sources to leave out")
+    parser.add_argument("--limit", type=int, help="use only the first rows of every source")
     parser.add_argument("--recipes", default="all", choices=("all", "main"), help="main: leave the ablations out")
     options = parser.parse_args()
     config = settings()
@@ -78,7 +79,9 @@ def main() -> None:
     annotator = load_annotator(
         config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
     )
-    sources = {name: source for name, source in _sources(options.data).items() if name not in options.without}
+    sources = _sources(options.data, options.limit)
+    for name in options.without:
+        sources.pop(name)
     registry = Registry(Artifacts(config.artifacts_url))
     publish_shipped(registry, annotator)
     controls = _legends(registry, annotator)
@@ -94,16 +97,16 @@ def main() -> None:
     _report(found, list(sources), annotator, layers)
 
 
-def _sources(folder: Path) -> dict[str, AnySource]:
+def _sources(folder: Path, limit: int | None) -> dict[str, AnySource]:
     """What there is to fit on and to test on, by name."""
     sources: dict[str, AnySource] = {
-        MAIN: PairsSource(recipe="pairs", pairs=list(read_pairs(folder / f"{MAIN}.jsonl"))),
+        MAIN: PairsSource(recipe="pairs", pairs=list(read_pairs(folder / f"{MAIN}.jsonl"))[:limit]),
         BALANCE: PairsSource(recipe="pairs", pairs="balance"),
         OWN: LegendSource(recipe="legend", two_sided=True, max_new_tokens=_ANSWER_TOKENS),
     }
     for name in ("gptfuzz", "safetext", "diasafety"):
         if (path := folder / f"{name}.jsonl").exists():
-            sources[name] = LabelledSource(recipe="labelled", responses=list(read_rows(path, FileLabelled)))
+            sources[name] = LabelledSource(recipe="labelled", responses=list(read_rows(path, FileLabelled))[:limit])
     return sources
 
 

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -22,6 +23,7 @@ from app.settings import Settings, settings
 from workers import tasks
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
+from workers.directions.errors import DirectionError
 from workers.engine import process
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.errors import EngineError
@@ -59,7 +61,7 @@ def main() -> int:
         publish_shipped(registry, annotator)
         directions = HeldDirections(registry, annotator)
         directions.refresh()
-    except (EngineError, NotImplementedError, StoreUnreachable) as error:
+    except (EngineError, DirectionError, NotImplementedError, StoreUnreachable, ValidationError) as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
     return _serve(config, annotator, directions, stop)

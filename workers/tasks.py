@@ -90,7 +90,9 @@ def _fit(duty: Duty, job_id: str, number: int, payload: bytes) -> None:
     """Asks the queue patiently itself: begun again, a fit would lose what was read, or meet its own direction."""
     request = FitRequest.model_validate_json(payload)
     try:
-        card = duty.trainer.fit(request, lambda n, total: _patiently(lambda: duty.jobs.progress(job_id, n, total)))
+        card = duty.trainer.fit(
+            request, job_id, lambda n, total: _patiently(lambda: duty.jobs.progress(job_id, n, total))
+        )
     except Interrupted:
         duty.jobs.requeue(job_id, number)
         return

@@ -42,17 +42,21 @@ class Trainer:
     stop: threading.Event
     cache: Path
 
-    def fit(self, request: FitRequest, progress: Callable[[int, int], bool]) -> DirectionCard:
+    def fit(self, request: FitRequest, job: str, progress: Callable[[int, int], bool]) -> DirectionCard:
         """Make and publish a direction; from then on this worker holds it, and others find it in the store.
 
         Args:
             request: what of, and how.
+            job: id of the job; a job whose worker died after publishing is not fitted twice.
             progress: told about twice a second how far it is; answers False once nobody wants the direction any more.
 
         Raises:
             UnfitData: the sources give no direction, or the id was taken meanwhile.
             Interrupted: the worker is to end.
         """
+        registry = self.directions.registry
+        if request.id in registry.current() and (card := registry.card(request.id)).settings.get("job") == job:
+            return card
         _yield_to_annotation()
         last = 0.0
 
@@ -65,9 +69,8 @@ class Trainer:
                 if not progress(done, total):
                     raise Interrupted
 
-        registry = self.directions.registry
         controls = [held for held in self.directions.all().values() if held.card.recipe == "legend"]
-        fitted = fit(self.annotator, request, controls=controls, cache=self.cache, progress=step)
+        fitted = fit(self.annotator, request, controls=controls, cache=self.cache, note={"job": job}, progress=step)
         if not request.replace and request.id in registry.current():
             raise UnfitData(f"a direction called {request.id} has come into being meanwhile")
         card = fitted.direction.card

@@ -70,7 +70,7 @@ def test_while_the_store_is_away_what_was_held_is_held_on(
     monkeypatch.setattr(Registry, "current", away)
     main._look_at_store(held)
     assert set(held.all()) == {"d"}
-    assert caplog.messages == ["the artifact store does not answer: PermissionError"]
+    assert caplog.messages == ["directions not refreshed: PermissionError"]
 
 
 def test_an_annotator_that_is_not_there_ends_the_process_with_a_status_of_its_own(

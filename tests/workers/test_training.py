@@ -19,6 +19,7 @@ from app.schemas.fit import FitRequest
 from tests.conftest import publish, random_direction
 from workers import training
 from workers.directions.balance import Balance
+from workers.directions.direction import known
 from workers.directions.errors import UnfitData
 from workers.directions.fit import Fitted
 from workers.directions.reporting import bare_report
@@ -92,7 +93,7 @@ def test_progress_is_told_about_twice_a_second_and_at_the_end(trainer: Trainer, 
         told.append((done, total))
         return True
 
-    trainer.fit(wanted(), note)
+    trainer.fit(wanted(), "job-1", note)
     assert told == [(1, TOTAL), (4, TOTAL), (7, TOTAL), (10, TOTAL)]
 
 
@@ -101,7 +102,7 @@ def test_the_end_of_the_worker_interrupts_a_fit_at_its_next_step(
 ) -> None:
     fake.at_step[5] = trainer.stop.set
     with pytest.raises(Interrupted):
-        trainer.fit(wanted(), always)
+        trainer.fit(wanted(), "job-1", always)
     assert fake.steps == 5
     assert trainer.directions.registry.current() == {}
     assert announced == []
@@ -109,7 +110,7 @@ def test_the_end_of_the_worker_interrupts_a_fit_at_its_next_step(
 
 def test_a_fit_that_nobody_wants_any_more_is_given_up(trainer: Trainer, fake: FakeFit) -> None:
     with pytest.raises(Interrupted):
-        trainer.fit(wanted(), lambda done, _total: done < 4)
+        trainer.fit(wanted(), "job-1", lambda done, _total: done < 4)
     assert fake.steps == 4
     assert trainer.directions.registry.current() == {}
 
@@ -120,21 +121,31 @@ def test_an_id_that_was_taken_meanwhile_is_left_to_whoever_took_it(
     theirs = random_direction(annotator, "new", 9)
     fake.at_step[9] = lambda: publish(trainer.directions.registry, theirs)
     with pytest.raises(UnfitData, match="a direction called new has come into being meanwhile"):
-        trainer.fit(wanted(), always)
+        trainer.fit(wanted(), "job-1", always)
     assert trainer.directions.registry.current() == {"new": theirs.card.digest}
     assert announced == []
 
 
 def test_it_is_replaced_where_the_request_says_so(trainer: Trainer, fake: FakeFit, annotator: Annotator) -> None:
     publish(trainer.directions.registry, random_direction(annotator, "new", 9))
-    card = trainer.fit(wanted(replace=True), always)
+    card = trainer.fit(wanted(replace=True), "job-1", always)
     assert trainer.directions.registry.current() == {"new": card.digest}
+
+
+def test_a_job_whose_worker_died_after_publishing_is_not_fitted_again(
+    trainer: Trainer, fake: FakeFit, annotator: Annotator
+) -> None:
+    mine = random_direction(annotator, "new", 9)
+    mine = known(mine, settings={"job": "job-1"})
+    publish(trainer.directions.registry, mine)
+    assert trainer.fit(wanted(), "job-1", always) == mine.card
+    assert fake.steps == 0
 
 
 def test_a_new_direction_is_stored_then_held_then_announced(
     trainer: Trainer, fake: FakeFit, announced: list[set[str]]
 ) -> None:
-    card = trainer.fit(wanted(), always)
+    card = trainer.fit(wanted(), "job-1", always)
     assert trainer.directions.registry.current() == {"new": card.digest}
     assert trainer.directions.all()["new"].card == card
     assert announced == [{"new"}]
@@ -146,7 +157,7 @@ def test_a_fit_is_compared_with_the_legend_directions_that_the_worker_holds(
     smv, other = random_direction(annotator, "smv", recipe="legend"), random_direction(annotator, "other")
     publish(trainer.directions.registry, smv, other)
     trainer.directions.refresh()
-    trainer.fit(wanted(), always)
+    trainer.fit(wanted(), "job-1", always)
     assert [control.id for control in fake.given["controls"]] == ["smv"]
     assert fake.given["cache"] == tmp_path / "cache"
 
@@ -174,7 +185,7 @@ def test_the_real_fit_of_a_small_request_is_held_and_stored_with_its_report(
         monkeypatch.setattr(f"workers.directions.{module}.balance", lambda: small)
     told: list[int] = []
     with ThreadPoolExecutor(1) as pool:
-        card = pool.submit(trainer.fit, wanted(), lambda done, _total: not told.append(done)).result(60)  # type: ignore[func-returns-value]
+        card = pool.submit(trainer.fit, wanted(), "job-1", lambda done, _total: not told.append(done)).result(60)  # type: ignore[func-returns-value]
     assert told[-1] == len(PAIRS)
     registry = trainer.directions.registry
     assert registry.card("new") == card == trainer.directions.all()["new"].card

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from app.schemas.directions import Accuracy
 
-_RESAMPLES = 2000
+_RESAMPLES, _AT_ONCE = 2000, 100
 _SEED = 20240612
 
 
@@ -17,9 +17,11 @@ def accuracy(margins: Tensor, families: Tensor) -> Accuracy:
     hits = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, right)
     sizes = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, torch.ones_like(right))
     source = torch.Generator().manual_seed(_SEED)
-    draws = (torch.randint(count, (count,), generator=source) for _ in range(_RESAMPLES))
-    means = torch.stack([hits[draw].sum() / sizes[draw].sum() for draw in draws])
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    means = []
+    for _ in range(0, _RESAMPLES, _AT_ONCE):
+        draws = torch.randint(count, (_AT_ONCE, count), generator=source)
+        means.append(hits[draws].sum(dim=1) / sizes[draws].sum(dim=1))
+    low, high = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
     return Accuracy(value=float(right.mean()), low=low, high=high, pairs=len(margins), prompts=count)
 
 

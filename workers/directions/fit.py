@@ -1,8 +1,9 @@
 """Making a direction: sources in, a calibrated and measured direction with its report out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -49,6 +50,7 @@ def fit(
     *,
     controls: Sequence[SafetyDirection] = (),
     cache: Path | None = None,
+    note: Mapping[str, Setting] = MappingProxyType({}),
     progress: Progress = lambda _done, _total: None,
 ) -> Fitted:
     """Make a direction.
@@ -58,6 +60,7 @@ def fit(
         request: what of, and how.
         controls: directions to compare it with in its report.
         cache: folder where readings of the balance set are kept between fits.
+        note: what else to put among the card's settings.
         progress: told how many groups are read.
 
     Raises:
@@ -66,7 +69,7 @@ def fit(
     _check_layers(annotator, request)
     first = request.sources[0]
     if len(request.sources) == 1 and isinstance(first, LegendSource) and not (first.two_sided or request.by_prompt):
-        return _fit_legend(annotator, request, first, cache, progress)
+        return _fit_legend(annotator, request, first, cache, note, progress)
     layers = sorted(set(request.layers)) if request.layers else candidate_layers(annotator.depth)
     made = plan(annotator, request.sources, progress)
     if len(made.notes) < MIN_ROWS:
@@ -74,12 +77,17 @@ def fit(
         raise UnfitData(
             f"{len(made.notes)} rows are too few to fit a direction; at least {MIN_ROWS} are needed{skipped}"
         )
+    groups = len(made.parts)
+
+    def beat() -> None:
+        progress(groups, groups)
+
     with gather(made, layers, request_layer(annotator), controls, progress) as rows:
         if not (rows.sources == 0).any():
             raise UnfitData("nothing of the first source can be read, which says how well the direction reads")
-        method = Method(request.estimator, request.by_prompt, request.read_layers, threads=annotator.passes)
+        method = Method(request.estimator, request.by_prompt, request.read_layers, annotator.passes, beat)
         read_out = choose(rows, method)
-        direction = _assemble(annotator, request, rows, read_out)
+        direction = _assemble(annotator, request, rows, read_out, note)
         trial = cross_validate(rows, method) if _enough(rows) else None
         direction = _measure(annotator, request, direction, rows, read_out, trial, cache)
         return Fitted(direction, full_report(annotator, direction, made, rows, trial, controls))
@@ -90,7 +98,9 @@ def request_layer(annotator: Annotator) -> int:
     return round(annotator.depth * 0.6)
 
 
-def _assemble(annotator: Annotator, request: FitRequest, rows: Rows, read_out: ReadOut) -> SafetyDirection:
+def _assemble(
+    annotator: Annotator, request: FitRequest, rows: Rows, read_out: ReadOut, note: Mapping[str, Setting]
+) -> SafetyDirection:
     """The read-out as a direction: what its layers weigh, and how the request bends that."""
     sites = tuple(Site(rows.layers[layer], pooling) for layer in read_out.layers for pooling in POOLINGS)
     weighted = list(zip(read_out.fits, read_out.weights, strict=True))
@@ -110,6 +120,7 @@ def _assemble(annotator: Annotator, request: FitRequest, rows: Rows, read_out: R
         "candidate_layers": ", ".join(map(str, rows.layers)),
         "read_layers": request.read_layers,
         "by_prompt": request.by_prompt,
+        **note,
     }
     model = (annotator.name, annotator.revision, annotator.template.digest)
     recipe = "+".join(dict.fromkeys(source.recipe for source in request.sources))
@@ -180,7 +191,12 @@ def _unreliable(readings: Sequence[Reading], sides: dict[str, Accuracy]) -> bool
 
 
 def _fit_legend(
-    annotator: Annotator, request: FitRequest, source: LegendSource, cache: Path | None, progress: Progress
+    annotator: Annotator,
+    request: FitRequest,
+    source: LegendSource,
+    cache: Path | None,
+    note: Mapping[str, Setting],
+    progress: Progress,
 ) -> Fitted:
     """Legend's own recipe, of one site and unit length; nothing is labelled, so that nothing is calibrated."""
     layer = request.layers[0] if request.layers else None
@@ -196,7 +212,8 @@ def _fit_legend(
     margins, places = balance_margins(annotator, direction, cache)
     sides = balance().figures(margins, places)
     figures = {name: figure.model_dump() for name, figure in sides.items()}
-    direction = known(direction, unreliable=_unreliable([], sides), **figures)
+    settings = direction.card.settings | dict(note)
+    direction = known(direction, settings=settings, unreliable=_unreliable([], sides), **figures)
     return Fitted(direction, bare_report(direction))
 
 

@@ -44,7 +44,8 @@ class Requests:
         """Standardise [n, d] activations."""
         exact = prompts.double()
         mean, spread = exact.mean(dim=0), exact.std(dim=0)
-        scale = torch.where(spread > 0, spread, 1.0) * prompts.shape[1] ** 0.5
+        moving = spread > 1e-6 * mean.abs()  # below that it is rounding
+        scale = torch.where(moving, spread, 1.0) * prompts.shape[1] ** 0.5
         return cls((exact - mean) / scale, mean, scale)
 
 

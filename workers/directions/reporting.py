@@ -91,7 +91,7 @@ def histogram(margins: Tensor) -> list[HistogramBin]:
 
 def reliability(log_odds: Tensor) -> list[ReliabilityBin]:
     """Confidence of the preferred side against how often it is right, in equal parts from one half to one."""
-    confidence, right = torch.sigmoid(log_odds.abs()), (log_odds > 0).double()
+    confidence, right = torch.sigmoid(log_odds.abs()), (log_odds > 0).double() + 0.5 * (log_odds == 0).double()
     places = ((confidence - 0.5) * 2 * _BINS).long().clamp(max=_BINS - 1)
     bins = []
     for number in range(_BINS):

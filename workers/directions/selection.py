@@ -1,6 +1,6 @@
 """Choosing a read-out: which penalty, which layers, and how well the choice reads what it has not seen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,15 +24,18 @@ class Method:
         by_prompt: whether they may depend on the prompt.
         read_layers: how many layers to average at most.
         threads: how many layers to fit side by side.
+        beat: called before every layer that is fitted; what it raises ends the work.
     """
 
     estimator: Estimator = "ridge"
     by_prompt: bool = False
     read_layers: int = 4
     threads: int = 1
+    beat: Callable[[], None] = lambda: None
 
     def fits(self, rows: LayerRows) -> Sequence[LayerFit]:
         """Read-outs of one layer, one for each penalty."""
+        self.beat()
         if self.by_prompt:
             return fit_prompted(rows)
         if self.estimator == "mean":

@@ -29,7 +29,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-RECIPES = {"pairs": pairs(), "labelled": labelled(), "contrast": contrast(), "legend": legend(two_sided=True)}
+RECIPES = {
+    "pairs": pairs(),
+    "labelled": labelled(),
+    "contrast": contrast(),
+    "legend": legend(30, two_sided=True, max_new_tokens=4),
+}
 
 
 def margins(annotator: Annotator, direction: SafetyDirection, known: list[Pair]) -> list[float]:
@@ -109,7 +114,7 @@ def test_every_recipe_gives_a_direction_and_only_labels_calibrate_it(
     annotator: Annotator, cache: Path, recipe: str, source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        gather_module, "read_requests", lambda harmful: [f"How do I mend window {i}?" for i in range(40)]
+        gather_module, "read_requests", lambda harmful: [f"How do I mend window {i}?" for i in range(25)]
     )
     known = fit(annotator, request(source), cache=cache)
     card = known.direction.card

@@ -157,6 +157,17 @@ def test_on_the_benign_side_of_legend_the_answer_is_right_and_a_refusal_is_not(
         same(rows.differences[i], (torch.stack(refusals).mean(dim=0) - answer) * (1 if i == 0 else -1))
 
 
+def test_both_sides_of_legend_count_alike_however_many_answers_each_has(
+    annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harmful, benign = ([f"{kind} {i}?" for i in range(20)] for kind in ("Harm", "Help"))
+    monkeypatch.setattr(gather_module, "read_requests", lambda harmful=True: benign)
+    answering(monkeypatch, {request: "Take a stone." for request in [*harmful, *benign[:5]]})
+    rows = gathered(annotator, LegendSource(recipe="legend", requests=harmful, two_sided=True, weight=3.0))
+    assert rows.skipped == 15
+    assert rows.weights.tolist() == pytest.approx([3.0 * 25 / 40] * 20 + [3.0 * 25 / 10] * 5)
+
+
 def test_the_annotators_requests_are_the_projects_own_where_none_are_given(
     annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,9 @@ from workers.directions.selection import Method, cross_validate
 COUNT, WIDTH = 40, 5
 
 
-def layer() -> LayerRows:
+def layer(*, repeated: bool = True) -> LayerRows:
     families, weights = uneven(COUNT)
+    families = families if repeated else torch.arange(COUNT).flip(0)
     prompts = 3 * gaussian(COUNT, WIDTH, seed=1) + gaussian(WIDTH, seed=2)
     return one_layer(gaussian(COUNT, 2, WIDTH) + 0.3, families=families, weights=weights, prompts=prompts)
 
@@ -39,9 +40,10 @@ def features(here: LayerRows, share: float) -> Tensor:
     return known
 
 
+@pytest.mark.parametrize("repeated", [False, True], ids=["every row its own family", "uneven families"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_held_out_margins_equal_refits_without_the_family(share: float) -> None:
-    here = layer()
+def test_held_out_margins_equal_refits_without_the_family(share: float, repeated: bool) -> None:
+    here = layer(repeated=repeated)
     known = features(here, share)
     for fit in fit_prompted(here, share=share):
         expected = torch.zeros(COUNT).double()
