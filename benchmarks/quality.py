@@ -33,7 +33,7 @@ from workers.directions.files import from_files
 from workers.directions.fit import candidate_layers, request_layer
 from workers.directions.gather import gather, plan
 from workers.directions.rows import Rows
-from workers.directions.selection import Method, choose, cross_validate
+from workers.directions.selection import Method, choose, cross_validate, pairs_of
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.process import set_up
 from workers.registry import publish_shipped
@@ -159,18 +159,14 @@ def _fitted(recipe: str, rows: Rows, names: Sequence[str], sources: Sequence[str
     margins[inside] = trial.raw
     if not inside.all():
         margins[~inside] = choose(train, method).margins(weighted.part(~inside))
-    error = calibration_error(trial.log_odds[train.sources == 0]) if MAIN in sources else None
+    error = calibration_error(pairs_of(train, 0, trial.log_odds)[0]) if MAIN in sources else None
     figures = _figures(recipe, rows, names, margins)
     print(f"({time.monotonic() - started:.0f} s)", flush=True)
     return replace(figures, calibration_error=error, held_out=tuple(sources))
 
 
 def _figures(recipe: str, rows: Rows, names: Sequence[str], margins: Tensor) -> Figures:
-    by_source = {
-        name: accuracy(margins[rows.sources == i], rows.families[rows.sources == i])
-        for i, name in enumerate(names)
-        if name != BALANCE
-    }
+    by_source = {name: accuracy(*pairs_of(rows, i, margins)) for i, name in enumerate(names) if name != BALANCE}
     own = rows.balance >= 0
     return Figures(recipe, by_source, balance().figures(margins[own], rows.balance[own]))
 

@@ -10,9 +10,7 @@ class SiteCard(BaseModel):
     """One place that a direction reads."""
 
     layer: int = Field(ge=0, description="0-based block; the number of blocks means after the final norm.")
-    pooling: str = Field(
-        description="mean, last, end_of_turn: of the response; prompt_mean, prompt_end: of its prompt."
-    )
+    pooling: str = Field(description="mean, last, end_of_turn: of the response; request: of the last user turn.")
 
 
 class Accuracy(BaseModel):

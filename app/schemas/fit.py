@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.schemas.annotate import DirectionId, Finite
 from app.schemas.pairs import Message, Pair, Prompt, PromptText, Strict, Text, as_messages
@@ -149,11 +150,23 @@ class FitRequest(FitOptions):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        alone = len(self.sources) == 1
-        if not alone and any(isinstance(source, LegendSource) and source.paper for source in self.sources):
-            raise ValueError("a legend source with paper: true must be the only source")
-        if self.by_prompt and self.estimator != "ridge":
-            raise ValueError("by_prompt goes with the ridge estimator only")
+        paper = any(isinstance(source, LegendSource) and source.paper for source in self.sources)
+        two_sided = any(isinstance(source, LegendSource) and source.two_sided for source in self.sources)
+        faults = {
+            "sources": paper and len(self.sources) > 1,
+            "by_prompt": self.by_prompt and (paper or self.estimator != "ridge"),
+            "layers": paper and self.layers is not None,
+        }
+        reasons = {
+            "sources": "a legend source as published must be the only source",
+            "by_prompt": "goes with the ridge estimator only, and not with Legend as published",
+            "layers": "Legend as published always reads the last layer",
+        }
+        for field, wrong in faults.items():
+            if wrong:
+                raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reasons[field]})
+        if paper and two_sided:
+            raise PydanticCustomError("contradiction", "Legend as published has one side", {"field": "sources"})
         return self
 
 

@@ -21,7 +21,7 @@ class SiteReading(Behaviour):
 
     layer: int
     pooling: str
-    accuracy: Accuracy = Field(description="Held-out pair accuracy of the recipe at this place alone.")
+    accuracy: Accuracy = Field(description="Held-out pair accuracy of a ridge at this place alone.")
     split_half_cosine: Finite = Field(description="Cosine of the directions fitted on two halves of the prompts.")
 
 
@@ -59,7 +59,7 @@ class DirectionReport(BaseModel):
     )
     accuracy: Accuracy | None = Field(description="Held-out pair accuracy; null where nothing was labelled.")
     behaviour: Behaviour | None
-    swap_error: Finite = Field(
+    swap_error: Finite | None = Field(
         description="Largest |margin + margin with sides swapped| of a pair re-read, in log-odds or raw units."
     )
     split_half_cosine: Finite | None

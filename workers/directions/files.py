@@ -79,8 +79,8 @@ def assemble(name: str, card: DirectionCard, tensors: Mapping[str, Tensor]) -> S
     term = None
     if card.prompt_sites:
         parts = tensors["probes"], tensors["offsets"], tensors["modulation"]
-        term = PromptTerm(_sites(name, card.prompt_sites), *parts)
-    return SafetyDirection(card, _sites(name, card.sites), tensors["vectors"], term)
+        term = PromptTerm(_sites(name, card.prompt_sites, of_prompt=True), *parts)
+    return SafetyDirection(card, _sites(name, card.sites, of_prompt=False), tensors["vectors"], term)
 
 
 def _shapes(card: DirectionCard, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -95,7 +95,7 @@ def _shapes(card: DirectionCard, tensors: Mapping[str, Tensor]) -> dict[str, tup
     return shapes
 
 
-def _sites(name: str, cards: list[SiteCard]) -> tuple[Site, ...]:
-    if any(card.pooling not in get_args(Pooling) for card in cards):
+def _sites(name: str, cards: list[SiteCard], *, of_prompt: bool) -> tuple[Site, ...]:
+    if any(card.pooling not in get_args(Pooling) or (card.pooling == "request") != of_prompt for card in cards):
         raise UnusableFile(f"{name}: reads a pooling that this version does not know")
     return tuple(Site(card.layer, cast(Pooling, card.pooling)) for card in cards)

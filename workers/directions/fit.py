@@ -20,7 +20,7 @@ from workers.directions.legend import LegendSettings, fit_legend, read_requests
 from workers.directions.prompted import Requests, low_rank
 from workers.directions.reporting import bare_report, full_report
 from workers.directions.rows import MIN_ROWS, Rows
-from workers.directions.selection import CrossValidation, Method, ReadOut, choose, cross_validate
+from workers.directions.selection import CrossValidation, Method, ReadOut, choose, cross_validate, pairs_of
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
 
@@ -83,8 +83,11 @@ def fit(
         progress(groups, groups)
 
     with gather(made, layers, request_layer(annotator), controls, progress) as rows:
-        if not (rows.sources == 0).any():
-            raise UnfitData("nothing of the first source can be read, which says how well the direction reads")
+        main = int((rows.sources == 0).sum())
+        if main < MIN_ROWS:
+            raise UnfitData(
+                f"{main} rows of the first source are too few to calibrate on; at least {MIN_ROWS} are needed"
+            )
         method = Method(request.estimator, request.by_prompt, request.read_layers, annotator.passes, beat)
         read_out = choose(rows, method)
         direction = _assemble(annotator, request, rows, read_out, note)
@@ -106,8 +109,9 @@ def _assemble(
     weighted = list(zip(read_out.fits, read_out.weights, strict=True))
     vectors = torch.cat([fit.vectors * weight for fit, weight in weighted])
     term = None
+    scale = torch.cat([rows.at(layer).scale for layer in read_out.layers])
     if bends := [fit.modulation * weight for fit, weight in weighted if fit.modulation is not None]:
-        probes, offsets, bent, constant = low_rank(torch.cat(bends), Requests.of(rows.prompts), RANK)
+        probes, offsets, bent, constant = low_rank(torch.cat(bends), Requests.of(rows.prompts), scale, RANK)
         site = Site(request_layer(annotator), "request")
         parts = (values.float().contiguous() for values in (probes[:, None], offsets, bent))
         vectors, term = vectors + constant, PromptTerm((site,), *parts)
@@ -137,17 +141,17 @@ def _measure(
     cache: Path | None,
 ) -> SafetyDirection:
     """The direction with its calibration and figures on its card."""
-    main = rows.sources == 0
     labelled = request.sources[0].recipe in _LABELLED
-    slope = platt_slope(read_out.held_out[main]) if labelled else None
+    held_out, _ = pairs_of(rows, 0, read_out.held_out)
+    slope = platt_slope(held_out) if labelled else None
     readings = [] if trial is None else _readings(request.sources, rows, trial)
     sides = _balance_figures(annotator, direction, rows, trial, cache)
     return known(
         direction,
         slope=slope,
-        level_edges=level_edges(read_out.held_out[main] * slope, request.levels) if slope else [],
+        level_edges=level_edges(held_out * slope, request.levels) if slope else [],
         readings=[reading.model_dump() for reading in readings],
-        unreliable=_unreliable(readings if labelled else [], sides),
+        unreliable=_unreliable(readings, sides, labelled=labelled),
         **{name: figure.model_dump() for name, figure in sides.items()},
     )
 
@@ -155,15 +159,16 @@ def _measure(
 def _readings(sources: Sequence[AnySource], rows: Rows, trial: CrossValidation) -> list[Reading]:
     found = []
     for index, source in enumerate(sources):
-        mine = rows.sources == index
-        if not mine.any() or source.recipe not in _LABELLED:
+        raw, families = pairs_of(rows, index, trial.raw)
+        log_odds, _ = pairs_of(rows, index, trial.log_odds)
+        if not len(raw) or source.recipe not in _LABELLED:
             continue
         found.append(
             Reading(
                 data=name_of(source),
                 protocol=_PROTOCOL,
-                accuracy=accuracy(trial.raw[mine], rows.families[mine]),
-                calibration_error=calibration_error(trial.log_odds[mine]),
+                accuracy=accuracy(raw, families),
+                calibration_error=calibration_error(log_odds),
             )
         )
     return found
@@ -180,14 +185,14 @@ def _balance_figures(
     return balance().figures(margins, places)
 
 
-def _unreliable(readings: Sequence[Reading], sides: dict[str, Accuracy]) -> bool:
+def _unreliable(readings: Sequence[Reading], sides: dict[str, Accuracy], *, labelled: bool) -> bool:
     """Whether no figure shows that the direction reads better than chance.
 
-    That is the held-out accuracy on the first source or, where nothing was labelled, both sides of the balance set.
+    That is the held-out accuracy on the first source or, where that is not labelled, both sides of the balance set.
     """
-    if readings:
-        return readings[0].accuracy.low <= 0.5
-    return not sides or sum(side.low for side in sides.values()) / len(sides) <= 0.5
+    if labelled:
+        return not readings or readings[0].accuracy.low <= 0.5
+    return not sides or min(side.low for side in sides.values()) <= 0.5
 
 
 def _fit_legend(
@@ -213,7 +218,7 @@ def _fit_legend(
     sides = balance().figures(margins, places)
     figures = {name: figure.model_dump() for name, figure in sides.items()}
     settings = direction.card.settings | dict(note)
-    direction = known(direction, settings=settings, unreliable=_unreliable([], sides), **figures)
+    direction = known(direction, settings=settings, unreliable=_unreliable([], sides, labelled=False), **figures)
     return Fitted(direction, bare_report(direction))
 
 
@@ -224,8 +229,8 @@ def _check_layers(annotator: Annotator, request: FitRequest) -> None:
 
 
 def _enough(rows: Rows) -> bool:
-    """Whether there are enough families to hold some out."""
-    return len(torch.unique(rows.families)) >= 2 * MIN_ROWS
+    """Whether the first source has enough families to hold some out."""
+    return len(torch.unique(rows.families[rows.sources == 0])) >= 2 * MIN_ROWS
 
 
 def name_of(source: AnySource) -> str:

@@ -30,6 +30,9 @@ from workers.engine.sites import Pooling, Site
 POOLINGS: tuple[Pooling, ...] = ("mean", "end_of_turn")
 """What is read of a response."""
 
+MIN_SIDE = 10
+"""Fewest answers on either side of a two-sided `legend` source."""
+
 Progress = Callable[[int, int], None]
 """Told how much is done and how much there is."""
 
@@ -150,6 +153,8 @@ def _rows(made: Plan, layers: tuple[int, ...], differences: Tensor, prompts: Ten
         refusals=torch.tensor([note.refusal for note in notes]),
         balance=torch.tensor([note.balance for note in notes], dtype=torch.long),
         controls=controls,
+        groups=torch.full((len(notes),), -1),
+        sides=torch.zeros(len(notes), dtype=torch.double),
         skipped=made.skipped,
     )
 
@@ -197,7 +202,10 @@ def _plan_legend(made: Plan, source: LegendSource, index: int, progress: Progres
     told = [(request, answer) for request, answer in answered if answer and not is_refusal(answer)]
     made.skipped += len(requests) - len(told)
     benign = set(innocent)
-    share = sum(request in benign for request, _ in told) / max(1, len(told))
+    answered_benign = sum(request in benign for request, _ in told)
+    if benign and min(answered_benign, len(told) - answered_benign) < MIN_SIDE:
+        raise UnfitData(f"the annotator answers fewer than {MIN_SIDE} of the benign or of the harmful requests")
+    share = answered_benign / max(1, len(told))
     for request, answer in told:
         # Refusing is the safer side of a harmful request, answering that of a benign one; both sides count alike.
         sign, part = (-1.0, share) if request in benign else (1.0, 1 - share)

@@ -1,8 +1,10 @@
 """Single responses with labels of their own, made into rows that read like differences.
 
-Among responses to one prompt whose labels differ, the row of a response is twice its distance from the middle between
-the safer and the less safe ones, towards the safer side. Responses whose prompt shows one label only are taken together
-with all others of their source. Graded labels count by their distance from the middle grade.
+Responses are compared in groups: those to one prompt whose labels differ, and small groups drawn from all the others of
+their source, whose prompts show one label each. The row of a response is twice its distance from the middle between
+the safer and the less safe ones of its group, towards the safer side; so the mean of a safer and a less safe response's
+rows is their difference. A group is one family: its middle must not reach across a split. Graded labels count by their
+distance from the middle grade.
 """
 
 from collections.abc import Sequence
@@ -14,9 +16,11 @@ from torch import Tensor
 from workers.directions.errors import UnfitData
 from workers.directions.rows import Rows
 
+_SEED = 0
+
 
 def centre(rows: Rows, labels: Sequence[float | None]) -> Rows:
-    """Rows in which those with a label have become differences; a response right in the middle weighs nothing.
+    """Rows in which those with a label have become differences; a response right in the middle is left out.
 
     Args:
         rows: a labelled response's row is its activations yet; changed in place.
@@ -25,35 +29,37 @@ def centre(rows: Rows, labels: Sequence[float | None]) -> Rows:
     Raises:
         UnfitData: all labels of a source are equal.
     """
-    values = torch.tensor([float("nan") if label is None else label for label in labels], dtype=torch.double)
-    weights, lengths, refusals, controls = (
-        values.clone() for values in (rows.weights, rows.lengths, rows.refusals, rows.controls)
-    )
-    groups, lost = _groups(rows, values)
-    weights[lost] = 0
-    for members in groups:
-        grades = values[members] - _middle(values[members])
-        sides = grades.sign().float()
-        weights[members] *= grades.abs() / grades.abs().mean()
-        for value in (rows.differences, lengths, refusals, controls):
-            _towards_safer(value, members, sides)
-    return replace(rows, weights=weights, lengths=lengths, refusals=refusals, controls=controls).part(weights > 0)
-
-
-def _groups(rows: Rows, values: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Indices of the rows that are compared with each other, and of those that have nothing to be compared with."""
-    groups: list[Tensor] = []
-    lost = [torch.zeros(0, dtype=torch.long)]
-    for source in torch.unique(rows.sources[~values.isnan()]):
-        members = ((rows.sources == source) & ~values.isnan()).nonzero()[:, 0]
-        if len(torch.unique(values[members])) < 2:
+    grades = torch.tensor([float("nan") if label is None else label for label in labels], dtype=torch.double)
+    names = ("weights", "families", "lengths", "refusals", "controls", "groups", "sides")
+    changed = {name: getattr(rows, name).clone() for name in names}
+    for source in torch.unique(rows.sources[~grades.isnan()]):
+        members = ((rows.sources == source) & ~grades.isnan()).nonzero()[:, 0]
+        if len(torch.unique(grades[members])) < 2:
             raise UnfitData("all labels of a source are equal: they tell nothing apart")
-        families = [members[rows.families[members] == family] for family in torch.unique(rows.families[members])]
-        differing = [len(torch.unique(values[family])) > 1 for family in families]
-        groups += [family for family, differs in zip(families, differing, strict=True) if differs]
-        rest = torch.cat([lost[0], *(f for f, differs in zip(families, differing, strict=True) if not differs)])
-        (groups if len(torch.unique(values[rest])) > 1 else lost).append(rest)
-    return groups, torch.cat(lost)
+        for group in _groups(rows.families, grades, members):
+            distances = grades[group] - _middle(grades[group])
+            sides = distances.sign()
+            changed["weights"][group] *= distances.abs() / distances.abs().mean()
+            together = torch.isin(changed["families"], changed["families"][group])
+            changed["families"][together] = changed["families"][group].min()
+            changed["groups"][group], changed["sides"][group] = int(group.min()), sides
+            for values in (rows.differences, changed["lengths"], changed["refusals"], changed["controls"]):
+                _towards_safer(values, group, sides)
+    return replace(rows, **changed).part(grades.isnan() | (changed["sides"] != 0))
+
+
+def _groups(families: Tensor, grades: Tensor, members: Tensor) -> list[Tensor]:
+    """Indices of the rows that are compared with each other, a family (a prompt) never in two groups."""
+    prompts = [members[families[members] == family] for family in torch.unique(families[members])]
+    groups = [prompt for prompt in prompts if len(torch.unique(grades[prompt])) > 1]
+    alike = [prompt for prompt in prompts if len(torch.unique(grades[prompt])) == 1]
+    middle = grades[members].mean()
+    source = torch.Generator().manual_seed(_SEED)
+    order = torch.randperm(len(alike), generator=source).tolist()
+    above = [alike[i] for i in order if grades[alike[i][0]] > middle]
+    below = [alike[i] for i in order if grades[alike[i][0]] <= middle]
+    few, many = sorted((above, below), key=len)
+    return groups + [torch.cat([prompt, *many[i :: len(few)]]) for i, prompt in enumerate(few)]
 
 
 def _middle(labels: Tensor) -> float:
@@ -66,5 +72,4 @@ def _towards_safer(values: Tensor, members: Tensor, sides: Tensor) -> None:
     """Replace [n, …] values of the members by twice their distance from the middle, signed towards the safer side."""
     own = values[members]
     middle = (own[sides > 0].mean(dim=0) + own[sides < 0].mean(dim=0)) / 2
-    shape = (-1, *[1] * (own.ndim - 1))
-    values[members] = 2 * sides.view(shape) * (own - middle)
+    values[members] = 2 * sides.to(own.dtype).view(-1, *[1] * (own.ndim - 1)) * (own - middle)

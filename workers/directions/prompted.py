@@ -16,7 +16,7 @@ from workers.directions.errors import UnfitData
 from workers.directions.ridge import LayerFit, repeated_families
 from workers.directions.rows import LayerRows
 
-LAMBDAS = (0.7, 1.5, 3.0)
+LAMBDAS = (0.35, 0.7, 1.5, 3.0)
 """Ridge penalties tried."""
 
 SHARE = 1.0
@@ -65,12 +65,13 @@ def fit_prompted(rows: LayerRows, lambdas: Sequence[float] = LAMBDAS, share: flo
     return [_fit(rows, scaled, targets, requests, kernel, penalty, share) for penalty in lambdas]
 
 
-def low_rank(modulation: Tensor, requests: Requests, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def low_rank(modulation: Tensor, requests: Requests, scale: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The part of a modulation that moves margins most, as products of a few probes and vectors.
 
     Args:
         modulation: [S, d, d].
         requests: those it was fitted on.
+        scale: [S, d] how much the rows move in each coordinate.
         rank: how many products R to keep.
 
     Returns:
@@ -78,9 +79,10 @@ def low_rank(modulation: Tensor, requests: Requests, rank: int) -> tuple[Tensor,
         activations adds, which the offsets take off.
     """
     sites, width, _ = modulation.shape
-    left, sizes, right = torch.linalg.svd((modulation * requests.scale).flatten(0, 1), full_matrices=False)
+    moves = modulation * scale[:, :, None] * requests.scale
+    left, sizes, right = torch.linalg.svd(moves.flatten(0, 1), full_matrices=False)
     probes = right[:rank] / requests.scale
-    vectors = (left[:, :rank] * sizes[:rank]).T.reshape(-1, sites, width)
+    vectors = (left[:, :rank] * sizes[:rank]).T.reshape(-1, sites, width) / scale
     return probes, probes @ requests.mean, vectors, modulation @ requests.mean
 
 

@@ -1,6 +1,7 @@
 """What is measured of a fit beyond its card: every place by itself, calibration, controls."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +23,36 @@ _SWAPPED = 16
 _RANDOM_SEED = 7
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs that the rows of the first source stand for.
+
+    Attributes:
+        rows: all rows.
+        first, second: [m] rows whose mean is a pair's.
+    """
+
+    rows: Rows
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Pairs":
+        """Those of the first source."""
+        first, second = rows.compared()
+        mine = rows.sources[first] == 0
+        return cls(rows, first[mine], second[mine])
+
+    @property
+    def families(self) -> Tensor:
+        """[m] family of each pair."""
+        return self.rows.families[self.first]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """[m, …] of pairs from [n, …] of rows."""
+        return (values[self.first].double() + values[self.second].double()) / 2
+
+
 def full_report(
     annotator: Annotator,
     direction: SafetyDirection,
@@ -30,36 +61,38 @@ def full_report(
     trial: CrossValidation | None,
     controls: Sequence[SafetyDirection],
 ) -> DirectionReport:
-    """The report of a fit, measured on the rows of its first source."""
+    """The report of a fit, measured on the pairs of its first source."""
     report = bare_report(direction).model_copy(update={"swap_error": swap_error(annotator, direction, made)})
     if trial is None:
         return report
-    main = rows.sources == 0
-    mine, margins = rows.part(main), (trial.log_odds if direction.card.slope else trial.raw)[main]
+    pairs, calibrated = Pairs.of(rows), direction.card.slope is not None
+    margins = pairs.mean(trial.log_odds if calibrated else trial.raw)
     labelled = bool(direction.card.readings)
-    what = f"{len(mine)} rows of the first source, none seen by the read-out that gave its margin"
+    what = "pairs of the first source" if labelled else "rows of the first source, which nobody labelled"
+    protocol = "five-fold cross-validation over prompts, every choice made inside the folds"
     measured = {
-        "measured_on": f"{what}: five-fold cross-validation over prompts, every choice made inside the folds",
-        "accuracy": accuracy(margins, mine.families),
-        "behaviour": _behaviour(margins, mine),
+        "measured_on": f"{len(margins)} {what}: {protocol}",
+        "accuracy": accuracy(margins, pairs.families) if labelled else None,
+        "behaviour": _behaviour(margins, pairs),
         "split_half_cosine": _whole_cosine(rows, direction),
-        "calibration_error": calibration_error(margins) if labelled and direction.card.slope else None,
+        "calibration_error": calibration_error(margins) if calibrated else None,
         "histogram": histogram(margins),
-        "reliability": reliability(margins) if labelled and direction.card.slope else [],
-        "sites": [_site(rows, i, p, main) for i in range(len(rows.layers)) for p in range(len(POOLINGS))],
-        "controls": _controls(mine, rows, direction, controls),
+        "reliability": reliability(margins) if calibrated else [],
+        "sites": [_site(pairs, i, p) for i in range(len(rows.layers)) for p in range(len(POOLINGS))],
+        "controls": _controls(pairs, direction, controls),
     }
     return DirectionReport.model_validate(report.model_dump() | {k: _plain(v) for k, v in measured.items()})
 
 
 def bare_report(direction: SafetyDirection) -> DirectionReport:
     """The report of a direction of which only its card is known."""
+    known = "only its card says how it reads" if direction.card.readings else "only the balance set says how it reads"
     return DirectionReport(
         card=direction.card,
-        measured_on="nothing was labelled: only the balance set, on the card, says how it reads",
+        measured_on=f"no pairs are at hand for this report: {known}",
         accuracy=None,
         behaviour=None,
-        swap_error=0.0,
+        swap_error=None,
         split_half_cosine=None,
         calibration_error=None,
         histogram=[],
@@ -69,11 +102,11 @@ def bare_report(direction: SafetyDirection) -> DirectionReport:
     )
 
 
-def swap_error(annotator: Annotator, direction: SafetyDirection, made: Plan) -> float:
+def swap_error(annotator: Annotator, direction: SafetyDirection, made: Plan) -> float | None:
     """Largest |margin + margin with sides swapped| of a few pairs read again, both ways, in calibrated units."""
     pairs = [part.group for part in made.parts if part.coefficients == (1, -1)][:_SWAPPED]
     if not pairs:
-        return 0.0
+        return None
     swapped = [Group(g.prefix, g.branches[::-1], g.prompt, g.request, g.truncated) for g in pairs]
     scores = [direction.scores(reading) for reading in read_all(annotator, [*pairs, *swapped], direction.reads)]
     margins = torch.stack([score[0] - score[1] for score in scores]) * (direction.card.slope or 1.0)
@@ -102,27 +135,28 @@ def reliability(log_odds: Tensor) -> list[ReliabilityBin]:
     return bins
 
 
-def _behaviour(margins: Tensor, rows: Rows) -> Behaviour:
+def _behaviour(margins: Tensor, pairs: Pairs) -> Behaviour:
     return Behaviour(
         auroc=auroc(margins),
-        length_correlation=correlation(margins, rows.lengths) or 0.0,
-        refusal_correlation=correlation(margins, rows.refusals),
+        length_correlation=correlation(margins, pairs.mean(pairs.rows.lengths)) or 0.0,
+        refusal_correlation=correlation(margins, pairs.mean(pairs.rows.refusals)),
     )
 
 
-def _site(rows: Rows, layer: int, pooling: int, main: Tensor) -> SiteReading:
-    """A ridge at one place alone, fitted on all rows and measured on those of the first source."""
+def _site(pairs: Pairs, layer: int, pooling: int) -> SiteReading:
+    """A ridge at one place alone, fitted on all rows and measured on the pairs."""
+    rows = pairs.rows
     here = LayerRows(
         rows.differences[:, layer, pooling : pooling + 1], rows.members, rows.families, rows.weights, rows.prompts
     )
     fit = best_fit(fit_ridge(here), rows.weights)
-    margins, mine = fit.held_out[main], rows.part(main)
+    margins = pairs.mean(fit.held_out)
     return SiteReading(
         layer=rows.layers[layer],
         pooling=POOLINGS[pooling],
-        accuracy=accuracy(margins, mine.families),
+        accuracy=accuracy(margins, pairs.families),
         split_half_cosine=_halves_cosine(here, fit),
-        **_behaviour(margins, mine).model_dump(),
+        **_behaviour(margins, pairs).model_dump(),
     )
 
 
@@ -150,26 +184,26 @@ def _whole_cosine(rows: Rows, direction: SafetyDirection) -> float | None:
     return sum(cosines) / len(cosines)
 
 
-def _controls(mine: Rows, rows: Rows, direction: SafetyDirection, controls: Sequence[SafetyDirection]) -> list[Control]:
-    """Length alone (its sign chosen on these very rows), a random direction at the same layers, other directions."""
-    lengths = mine.lengths.double()
+def _controls(pairs: Pairs, direction: SafetyDirection, controls: Sequence[SafetyDirection]) -> list[Control]:
+    """Length alone (its sign chosen on these very pairs), a random direction at the same layers, other directions."""
+    rows, families = pairs.rows, pairs.families
+    lengths = pairs.mean(rows.lengths)
     sign = 1.0 if float(lengths.sign().mean()) >= 0 else -1.0
     source = torch.Generator().manual_seed(_RANDOM_SEED)
-    noise = torch.zeros(len(mine), dtype=torch.double)
+    noise = torch.zeros(len(rows), dtype=torch.double)
     for layer in sorted({site.layer for site in direction.sites} & set(rows.layers)):
-        here = mine.at(rows.layers.index(layer))
+        here = rows.at(rows.layers.index(layer))
         noise += here.margins(torch.randn(here.scale.shape, generator=source, dtype=torch.double) / here.scale)
     found = [
-        Control(name="length alone", accuracy=accuracy(sign * lengths, mine.families)),
-        Control(name="a random direction", accuracy=accuracy(noise, mine.families)),
+        Control(name="length alone", accuracy=accuracy(sign * lengths, families)),
+        Control(name="a random direction", accuracy=accuracy(pairs.mean(noise), families)),
     ]
     for column, control in enumerate(controls):
-        margins = mine.controls[:, column]
         card = control.card
         found.append(
             Control(
                 name=f"{card.id} ({card.recipe})",
-                accuracy=accuracy(margins, mine.families),
+                accuracy=accuracy(pairs.mean(rows.controls[:, column]), families),
                 should_respond=card.should_respond,
                 should_refuse=card.should_refuse,
             )

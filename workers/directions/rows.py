@@ -4,10 +4,11 @@ A labelled pair gives h(chosen) − h(rejected), and every other recipe comes do
 temporary file that is mapped into memory, so that a large set never has to be in memory at once.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from workers.directions.errors import UnfitData
 
 _BLOCK = 1024
+_PAIRS = 64
 MIN_ROWS = 20
 
 
@@ -37,6 +39,8 @@ class Rows:
         refusals: [n] 1 if only the safer response refuses, −1 if only the other one does, else 0.
         balance: [n] place of the row in the balance set, −1 where it is not from there.
         controls: [n, C] margins of directions to compare with.
+        groups: [n] which labelled responses are compared with each other, −1 where a row is a difference already.
+        sides: [n] 1 and −1 for the safer and the less safe ones of a group.
         skipped: rows that the annotator cannot read.
     """
 
@@ -51,6 +55,8 @@ class Rows:
     refusals: Tensor
     balance: Tensor
     controls: Tensor
+    groups: Tensor
+    sides: Tensor
     skipped: int = 0
 
     def __len__(self) -> int:
@@ -60,23 +66,27 @@ class Rows:
         """The rows at the layer of this index."""
         return LayerRows(self.differences[:, layer], self.members, self.families, self.weights, self.prompts)
 
+    def compared(self) -> tuple[Tensor, Tensor]:
+        """Indices [m] and [m] of rows whose mean margin is that of one pair.
+
+        A difference stands for itself, twice; of labelled responses every safer one of a group with every less safe
+        one, as far as there are not more than `_PAIRS` of them.
+        """
+        alone = (self.groups < 0).nonzero()[:, 0]
+        first, second = [alone], [alone]
+        labelled = (self.groups >= 0).nonzero()[:, 0]
+        order = labelled[self.groups[labelled].argsort(stable=True)]
+        _, counts = torch.unique_consecutive(self.groups[order], return_counts=True)
+        for members in torch.split(order, counts.tolist()):
+            pairs = torch.cartesian_prod(members[self.sides[members] > 0], members[self.sides[members] < 0])
+            step = max(1, len(pairs) // _PAIRS)
+            first.append(pairs[::step, 0])
+            second.append(pairs[::step, 1])
+        return torch.cat(first), torch.cat(second)
+
     def part(self, chosen: Tensor) -> "Rows":
         """The rows that a [n] boolean mask chooses."""
-        moved = {
-            name: getattr(self, name)[chosen]
-            for name in (
-                "members",
-                "prompts",
-                "families",
-                "weights",
-                "sources",
-                "lengths",
-                "refusals",
-                "balance",
-                "controls",
-            )
-        }
-        return replace(self, **moved)
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _BY_ROW})
 
     def check(self) -> None:
         """Refuse what cannot give a direction.
@@ -94,6 +104,9 @@ class Rows:
             moving = moving or bool(block.any())
         if not moving:
             raise UnfitData("the safer and the other responses have the same activations everywhere")
+
+
+_BY_ROW = tuple(f.name for f in fields(Rows) if f.name not in ("layers", "differences", "skipped"))
 
 
 @dataclass(frozen=True)
@@ -168,5 +181,6 @@ def spool(shape: Sequence[int]) -> Iterator[Tensor]:
     """A float32 tensor of zeros in a temporary file, gone with the context."""
     with tempfile.TemporaryDirectory(prefix="safemargin-rows-") as folder:
         path = Path(folder) / "rows"
-        path.touch()
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, prod(shape)) * 4)  # a full disk is an error here, a crash later
         yield torch.from_file(str(path), shared=True, size=max(1, prod(shape)))[: prod(shape)].view(*shape)
