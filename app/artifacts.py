@@ -21,7 +21,9 @@ class StoreUnreachable(Exception):
 def _reachable() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except ArtifactMissing:
+        raise
+    except Exception as error:  # every filesystem behind fsspec has errors of its own
         raise StoreUnreachable(f"the artifact store does not answer ({type(error).__name__})") from error
 
 

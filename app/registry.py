@@ -2,7 +2,7 @@
 
     directions/{id}/current              the digest that the id stands for now, or `deleted`
     directions/{id}/{digest}/{file}      its parts; a digest's files never change
-    directions/default.json              for each model revision, the id that `default` stands for
+    default-directions.json              for each model revision, the id that `default` stands for
 
 Parts are written before `current` names them, so that a reader never meets half a direction.
 """
@@ -21,7 +21,7 @@ CONTROL_VECTOR = "direction.gguf"
 REPORT, PAGE = "report.json", "report.html"
 
 _FOLDER = "directions"
-_DEFAULTS = f"{_FOLDER}/default.json"
+_DEFAULTS = "default-directions.json"
 _DELETED = "deleted"
 _IDS = TypeAdapter(dict[str, str])
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -106,6 +106,11 @@ class Batcher:
 
         Where a group has none there is the reason instead. Blocks; call from any thread.
         """
+        parts = [part for group in groups for part in group.split(self._budget)]
+        outcomes = iter(self._outcomes(parts, directions))
+        return [_joined([next(outcomes) for _ in group.split(self._budget)]) for group in groups]
+
+    def _outcomes(self, groups: Sequence[Group], directions: Sequence[SafetyDirection]) -> list[Tensor | PairRefused]:
         if not groups:
             return []
         submission = _Submission(directions, [None] * len(groups), len(groups))
@@ -166,6 +171,13 @@ class Batcher:
             outcomes.append(scores)
             start = stop
         return outcomes
+
+
+def _joined(outcomes: list[Tensor | PairRefused]) -> Tensor | PairRefused:
+    """The scores of a group's parts beside each other; a refusal of one part is one of all."""
+    scores = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, PairRefused)]
+    return refusals[0] if refusals else torch.cat(scores, dim=1)
 
 
 def _refusal(error: Exception) -> PairRefused:

@@ -39,6 +39,9 @@ log = logging.getLogger("safemargin.worker")
 EXIT_CONFIGURATION = 78
 """The worker cannot start however often it is restarted: the annotator is not there, say."""
 
+EXIT_STORE = 1
+"""The artifact store does not answer: a supervisor should try again."""
+
 _LANES = {keys.ANNOTATE: 4, keys.TRAIN: 1}
 _STALL_SECONDS = 300.0
 _DRAIN_SECONDS = 30.0
@@ -61,9 +64,12 @@ def main() -> int:
         publish_shipped(registry, annotator)
         directions = HeldDirections(registry, annotator)
         directions.refresh()
-    except (EngineError, DirectionError, NotImplementedError, StoreUnreachable, ValidationError) as error:
+    except (EngineError, DirectionError, NotImplementedError, ValidationError) as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
+    except StoreUnreachable as error:
+        log.error("%s", error)
+        return EXIT_STORE
     return _serve(config, annotator, directions, stop)
 
 
@@ -78,8 +84,10 @@ def _serve(config: Settings, annotator: Annotator, directions: HeldDirections, s
     tasks.serve(tasks.Duty(name, JobStore(redis), pairs, trainer))
     lanes = Lanes(config.redis_url, name, _LANES)
     keeper = threading.Thread(target=_keep, args=(presence, lanes, batcher, stop), name="keeper", daemon=True)
+    librarian = threading.Thread(target=_look_after, args=(directions, stop), name="librarian", daemon=True)
     lanes.start()
     keeper.start()
+    librarian.start()
     held = ", ".join(directions.all()) or "none"
     log.info("%s on %s in %s, directions: %s", annotator.name, annotator.device, annotator.dtype_name, held)
     with process.side_by_side(annotator.passes, "forward") as stage:
@@ -157,7 +165,6 @@ def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Ev
         if batcher.batch_seconds() > _STALL_SECONDS:
             log.error("the forward pass has stood still for %.0f s", batcher.batch_seconds())
             os._exit(1)
-        _look_at_store(presence.directions)
         presence.announce()
         try:
             if inherited := custody.inherit(presence.redis, presence.name):
@@ -173,6 +180,12 @@ def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Ev
         os._exit(1)
     presence.leave()
     batcher.close()
+
+
+def _look_after(directions: HeldDirections, stop: threading.Event) -> None:
+    """Keep up with the store; apart from the heartbeat, which must not wait for a slow one."""
+    while not stop.wait(roster.HEARTBEAT_SECONDS):
+        _look_at_store(directions)
 
 
 def _look_at_store(directions: HeldDirections) -> None:

@@ -36,18 +36,29 @@ class HeldDirections:
         self._held: dict[str, SafetyDirection] = {}
         self._refused: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._refreshing = threading.Lock()
 
     def refresh(self) -> bool:
-        """Hold what the store holds now and this annotator can use; True if that changed anything."""
-        with self._lock:
+        """Hold what the store holds now and this annotator can use; True if that changed anything.
+
+        The store is asked outside the lock: while it is slow, what is held can be used and announced.
+        """
+        with self._refreshing:
             current = self.registry.current()
-            before = {name: direction.card.digest for name, direction in self._held.items()}
-            for name in self._held.keys() - current.keys():
-                del self._held[name]
-            for name, digest in current.items():
-                if before.get(name) != digest and self._refused.get(name) != digest:
-                    self._take(name, digest)
-            return before != {name: direction.card.digest for name, direction in self._held.items()}
+            before = {name: direction.card.digest for name, direction in self.all().items()}
+            new = {
+                name: self._take(name, digest)
+                for name, digest in current.items()
+                if before.get(name) != digest and self._refused.get(name) != digest
+            }
+            with self._lock:
+                for name in self._held.keys() - current.keys():
+                    del self._held[name]
+                for name, direction in new.items():
+                    self._held.pop(name, None)
+                    if direction is not None:
+                        self._held[name] = direction
+                return before != {name: direction.card.digest for name, direction in self._held.items()}
 
     def get(self, ref: DirectionRef) -> SafetyDirection:
         """A direction of exactly this content, from the store if it is not held yet.
@@ -55,7 +66,7 @@ class HeldDirections:
         Raises:
             UnknownDirection: it has been deleted, is damaged or was made for something else.
         """
-        held = self._held.get(ref.id)
+        held = self.all().get(ref.id)
         if held is not None and held.card.digest == ref.digest:
             return held
         try:
@@ -74,16 +85,15 @@ class HeldDirections:
         with self._lock:
             return dict(self._held)
 
-    def _take(self, name: str, digest: str) -> None:
+    def _take(self, name: str, digest: str) -> SafetyDirection | None:
         try:
-            self._held[name] = self._load(name, digest)
+            return self._load(name, digest)
         except DirectionMissing as error:
-            self._held.pop(name, None)
             log.warning("not loaded now: %s", error)
         except DirectionError as error:
-            self._held.pop(name, None)
             self._refused[name] = digest
             log.warning("not loaded: %s", error)
+        return None
 
     def _load(self, name: str, digest: str) -> SafetyDirection:
         files = {part: self.registry.part(name, digest, part) for part in (CARD, TENSORS)}

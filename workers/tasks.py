@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
+from app.artifacts import StoreUnreachable
 from app.jobs import custody
 from app.jobs.store import JobStore
 from app.schemas.chunk import Chunk
@@ -54,12 +55,12 @@ def fit_direction(job_id: str, number: int) -> None:
 
 
 def _patiently(ask: Callable[[], Asked]) -> Asked:
-    """Ask the queue, waiting while it is away: a chunk is in hand, and nobody would take it from a live worker."""
+    """Ask queue or store, waiting while they are away: nobody would take a chunk in hand from a live worker."""
     while True:
         try:
             return ask()
-        except RedisError as error:
-            log.warning("waiting for the queue: %s", error)
+        except (RedisError, StoreUnreachable) as error:
+            log.warning("waiting: %s", error)
             time.sleep(_RETRY_SECONDS)
 
 
@@ -69,15 +70,19 @@ def _in_hand(duty: Duty, work: Callable[[Duty, str, int, bytes], None], job_id: 
     if payload is not None:
         try:
             work(duty, job_id, number, payload)
-        except RedisError:
+        except (RedisError, StoreUnreachable):
             raise
         except (UnknownDirection, DirectionError, EngineError) as error:
-            duty.jobs.fail(job_id, str(error))
+            _fail(duty, job_id, str(error))
         except Exception as error:
             # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
             log.error("chunk %s of job %s failed: %s at %s", number, job_id, type(error).__name__, _place(error))
-            duty.jobs.fail(job_id, f"the worker failed ({type(error).__name__}); its log says where")
+            _fail(duty, job_id, f"the worker failed ({type(error).__name__}); its log says where")
     custody.put_down(duty.jobs.redis, duty.worker, job_id, number)
+
+
+def _fail(duty: Duty, job_id: str, reason: str) -> None:
+    _patiently(lambda: duty.jobs.fail(job_id, reason))
 
 
 def _annotate(duty: Duty, job_id: str, number: int, payload: bytes) -> None:

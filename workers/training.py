@@ -1,13 +1,17 @@
 """Fitting directions inside a running worker, beside its annotation."""
 
+import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.artifacts import StoreUnreachable
+from app.registry import DirectionMissing
 from app.schemas.directions import DirectionCard
 from app.schemas.fit import FitRequest
 from workers.directions.errors import UnfitData
@@ -16,7 +20,10 @@ from workers.directions.publishing import parts_of
 from workers.engine.annotator import Annotator
 from workers.registry import HeldDirections
 
+log = logging.getLogger(__name__)
+
 _PROGRESS_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
 _NICENESS = 10
 
 
@@ -54,9 +61,9 @@ class Trainer:
             UnfitData: the sources give no direction, or the id was taken meanwhile.
             Interrupted: the worker is to end.
         """
-        registry = self.directions.registry
-        if request.id in registry.current() and (card := registry.card(request.id)).settings.get("job") == job:
-            return card
+        if (known := self._known(request.id)) is not None and known.settings.get("job") == job:
+            return known
+        self._refuse_taken(request)
         _yield_to_annotation()
         last = 0.0
 
@@ -71,13 +78,32 @@ class Trainer:
 
         controls = [held for held in self.directions.all().values() if held.card.recipe == "legend"]
         fitted = fit(self.annotator, request, controls=controls, cache=self.cache, note={"job": job}, progress=step)
-        if not request.replace and request.id in registry.current():
-            raise UnfitData(f"a direction called {request.id} has come into being meanwhile")
-        card = fitted.direction.card
-        registry.publish(card.id, card.digest, parts_of(fitted))
-        self.directions.refresh()
+        self._refuse_taken(request)
+        card, parts = fitted.direction.card, parts_of(fitted)
+        while not self._published(card, parts):
+            if self.stop.wait(_RETRY_SECONDS):
+                raise Interrupted
         self.announce()
         return card
+
+    def _known(self, direction_id: str) -> DirectionCard | None:
+        with suppress(DirectionMissing):
+            return self.directions.registry.card(direction_id)
+        return None
+
+    def _refuse_taken(self, request: FitRequest) -> None:
+        if not request.replace and request.id in self.directions.registry.current():
+            raise UnfitData(f"a direction called {request.id} has come into being meanwhile")
+
+    def _published(self, card: DirectionCard, parts: dict[str, bytes]) -> bool:
+        """Store and hold a direction; False while the store is away: what was fitted is not thrown away for that."""
+        try:
+            self.directions.registry.publish(card.id, card.digest, parts)
+            self.directions.refresh()
+        except StoreUnreachable as error:
+            log.warning("%s", error)
+            return False
+        return True
 
 
 def _yield_to_annotation() -> None:

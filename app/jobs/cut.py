@@ -19,7 +19,7 @@ def estimated_tokens(item: Pair | Candidates) -> int:
     """
     responses = [item.chosen, item.rejected] if isinstance(item, Pair) else item.responses
     characters = sum(len(message.content) for message in item.messages) + sum(map(len, responses))
-    return min(_TEMPLATE_TOKENS + characters // _CHARACTERS_PER_TOKEN, _MOST_TOKENS)
+    return min(_TEMPLATE_TOKENS + characters // _CHARACTERS_PER_TOKEN, _MOST_TOKENS * max(1, len(responses) // 2))
 
 
 def cut(request: AnnotateRequest, directions: Sequence[DirectionRef], chunk_tokens: int) -> tuple[list[Chunk], int]:

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from app.artifacts import StoreUnreachable
 from app.errors import Unavailable
 from app.schemas.problem import FieldProblem, Problem
 from app.service import Service, ServiceDep
@@ -61,7 +62,7 @@ async def metrics(service: ServiceDep) -> Response:
     """The API's own metrics and the state of the queue; every worker serves its own."""
     try:
         await _look_at_queue(service)
-    except RedisError:
+    except (RedisError, StoreUnreachable):
         service.metrics.waiting_chunks.clear()
         service.metrics.workers.clear()
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

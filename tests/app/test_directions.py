@@ -270,7 +270,7 @@ def test_a_default_that_was_deleted_from_outside_is_404_until_another_is_chosen(
 
 def test_the_store_keeps_the_choice_of_default_for_other_processes(client: TestClient, station: Station) -> None:
     client.put("/directions/default", json={"id": "raw"})
-    kept = json.loads((station.artifacts / "directions" / "default.json").read_bytes())
+    kept = json.loads((station.artifacts / "default-directions.json").read_bytes())
     assert kept == {station.pairs.annotator.revision: "raw"}
 
 

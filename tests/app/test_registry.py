@@ -181,7 +181,7 @@ def test_defaults_are_no_direction(registry: Registry) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"sha256:tiny": 7}'])
 def test_damaged_defaults_are_none(registry: Registry, content: bytes) -> None:
-    registry.artifacts.write("directions/default.json", content)
+    registry.artifacts.write("default-directions.json", content)
     assert registry.defaults() == {}
     registry.set_default("sha256:tiny", "mine")
     assert registry.defaults() == {"sha256:tiny": "mine"}

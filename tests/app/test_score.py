@@ -50,6 +50,13 @@ def test_a_score_comes_with_its_projection_and_its_tokens(client: TestClient, wo
     assert [e["tokens"] for e in entries] == [len(encode(r, add_special_tokens=False)) for r in RESPONSES]
 
 
+def test_many_responses_are_scored_as_each_would_be_alone(client: TestClient) -> None:
+    responses = [f"Answer number {number}, at some length." for number in range(40)]
+    together = [entry["raw"] for entry in scored(client, *responses)["scores"]]
+    alone = [scored(client, response)["scores"][0]["raw"] for response in responses[::13]]
+    assert together[::13] == pytest.approx(alone, rel=1e-4, abs=1e-5)
+
+
 def test_the_order_is_the_safest_first(client: TestClient) -> None:
     answer = scored(client, *RESPONSES)
     scores = [entry["score"] for entry in answer["scores"]]

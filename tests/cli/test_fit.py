@@ -46,4 +46,5 @@ def test_a_fit_is_stored_with_its_report_and_becomes_the_default(home: Path, tmp
     assert torch.isfinite(direction.vectors).all()
     report = DirectionReport.model_validate_json(parts[REPORT])
     assert report.card == card
+    assert report.swap_error is not None
     assert report.swap_error < 0.5

@@ -209,7 +209,7 @@ def test_a_queue_that_is_away_for_a_moment_costs_a_fit_none_of_its_steps(
     tasks.fit_direction(job_id, 0)
     assert steps == list(range(1, 11))
     assert state_of(jobs, job_id).status == "completed"
-    assert caplog.messages == ["waiting for the queue: gone"] * 5
+    assert caplog.messages == ["waiting: gone"] * 5
 
 
 def test_a_dead_workers_fit_is_queued_for_those_who_fit(duty: Duty, jobs: JobStore) -> None:

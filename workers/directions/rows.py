@@ -20,6 +20,7 @@ from workers.directions.errors import UnfitData
 
 _BLOCK = 1024
 _PAIRS = 64
+_SEED = 0
 MIN_ROWS = 20
 
 
@@ -70,8 +71,9 @@ class Rows:
         """Indices [m] and [m] of rows whose mean margin is that of one pair.
 
         A difference stands for itself, twice; of labelled responses every safer one of a group with every less safe
-        one, as far as there are not more than `_PAIRS` of them.
+        one or, where there are more than `_PAIRS` of such pairs, that many of them by lot.
         """
+        chance = torch.Generator().manual_seed(_SEED)
         alone = (self.groups < 0).nonzero()[:, 0]
         first, second = [alone], [alone]
         labelled = (self.groups >= 0).nonzero()[:, 0]
@@ -79,9 +81,9 @@ class Rows:
         _, counts = torch.unique_consecutive(self.groups[order], return_counts=True)
         for members in torch.split(order, counts.tolist()):
             pairs = torch.cartesian_prod(members[self.sides[members] > 0], members[self.sides[members] < 0])
-            step = max(1, len(pairs) // _PAIRS)
-            first.append(pairs[::step, 0])
-            second.append(pairs[::step, 1])
+            pairs = pairs[torch.randperm(len(pairs), generator=chance)[:_PAIRS].sort().values]
+            first.append(pairs[:, 0])
+            second.append(pairs[:, 1])
         return torch.cat(first), torch.cat(second)
 
     def part(self, chosen: Tensor) -> "Rows":

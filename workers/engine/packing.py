@@ -6,7 +6,7 @@ long row; only attention needs to know who may look at whom, and gets it from th
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -43,6 +43,24 @@ class Group:
     prompt: int
     request: tuple[int, int]
     truncated: bool = False
+
+    def split(self, budget: int) -> "list[Group]":
+        """The same prompt with its responses in several groups, so that many responses are not one huge pass.
+
+        A pair is never split, and no part is smaller than four prompts: the prompt is computed again for each.
+        """
+        if len(self.branches) <= 2:
+            return [self]
+        most = max(budget, 4 * len(self.prefix)) - len(self.prefix)
+        parts: list[list[Branch]] = [[]]
+        room = most
+        for branch in self.branches:
+            if parts[-1] and len(branch.tokens) > room:
+                parts.append([])
+                room = most
+            parts[-1].append(branch)
+            room -= len(branch.tokens)
+        return [replace(self, branches=tuple(part)) for part in parts]
 
     @cached_property
     def size(self) -> int:

@@ -29,6 +29,8 @@ def rows(
     prompts: Tensor | None = None,
     sources: Tensor | None = None,
     layers: Sequence[int] | None = None,
+    groups: Tensor | None = None,
+    sides: Tensor | None = None,
 ) -> Rows:
     """Rows of [n, L, P, d] differences, each its own family and weighing 1 unless told otherwise."""
     count, depth, _, width = differences.shape
@@ -45,6 +47,8 @@ def rows(
         refusals=zeros,
         balance=torch.full((count,), -1),
         controls=torch.zeros(count, 0, dtype=torch.double),
+        groups=torch.full((count,), -1) if groups is None else groups,
+        sides=torch.zeros(count, dtype=torch.double) if sides is None else sides.double(),
     )
 
 

@@ -162,10 +162,10 @@ def test_both_sides_of_legend_count_alike_however_many_answers_each_has(
 ) -> None:
     harmful, benign = ([f"{kind} {i}?" for i in range(20)] for kind in ("Harm", "Help"))
     monkeypatch.setattr(gather_module, "read_requests", lambda harmful=True: benign)
-    answering(monkeypatch, {request: "Take a stone." for request in [*harmful, *benign[:5]]})
+    answering(monkeypatch, {request: "Take a stone." for request in [*harmful, *benign[:10]]})
     rows = gathered(annotator, LegendSource(recipe="legend", requests=harmful, two_sided=True, weight=3.0))
-    assert rows.skipped == 15
-    assert rows.weights.tolist() == pytest.approx([3.0 * 25 / 40] * 20 + [3.0 * 25 / 10] * 5)
+    assert rows.skipped == 10
+    assert rows.weights.tolist() == pytest.approx([3.0 * 30 / 40] * 20 + [3.0 * 30 / 20] * 10)
 
 
 def test_the_annotators_requests_are_the_projects_own_where_none_are_given(

@@ -98,7 +98,7 @@ def test_products_of_full_rank_reproduce_the_margins_of_any_request() -> None:
     here = layer()
     fit, requests = fit_prompted(here)[0], Requests.of(here.prompts)
     assert fit.modulation is not None
-    probes, offsets, vectors, constant = low_rank(fit.modulation, requests, WIDTH)
+    probes, offsets, vectors, constant = low_rank(fit.modulation, requests, here.scale, WIDTH)
     assert (probes.shape, offsets.shape, vectors.shape) == ((WIDTH, WIDTH), (WIDTH,), (WIDTH, 2, WIDTH))
     fresh = one_layer(gaussian(9, 2, WIDTH, seed=7), prompts=gaussian(9, WIDTH, seed=8))
     values = fresh.prompts.double() @ probes.T - offsets
@@ -112,7 +112,7 @@ def test_a_request_of_average_activations_moves_nothing_whatever_the_rank() -> N
     fit, requests = fit_prompted(here)[0], Requests.of(here.prompts)
     assert fit.modulation is not None
     for rank in (1, 3):
-        probes, offsets, vectors, constant = low_rank(fit.modulation, requests, rank)
+        probes, offsets, vectors, constant = low_rank(fit.modulation, requests, here.scale, rank)
         assert (len(probes), len(offsets), len(vectors)) == (rank, rank, rank)
         torch.testing.assert_close(probes @ requests.mean, offsets)
         torch.testing.assert_close(constant, fit.modulation @ requests.mean)
@@ -123,7 +123,7 @@ def test_the_products_kept_are_those_that_move_margins_most() -> None:
     here = one_layer(differences, prompts=prompts)
     fit, requests = fit_prompted(here)[0], Requests.of(prompts)
     assert fit.modulation is not None
-    probes, offsets, vectors, constant = low_rank(fit.modulation, requests, 1)
+    probes, offsets, vectors, constant = low_rank(fit.modulation, requests, here.scale, 1)
     values = prompts.double() @ probes.T - offsets
     bent = torch.einsum("npd,nr,rpd->n", differences.double(), values, vectors)
     margins = here.margins(fit.vectors + constant) + bent

@@ -101,3 +101,23 @@ def test_a_pooling_weighs_the_tokens_of_its_own_response_or_of_the_request_befor
     found = [{i: w for i, w in enumerate(row) if w} for row in weights.tolist()]
     assert found == expected
     assert weights.sum(dim=1).tolist() == [1.0, 1.0, 1.0]
+
+
+def many(count: int, length: int = 10, prompt: int = 5) -> Group:
+    branches = tuple(Branch((*range(length), END), content=length) for _ in range(count))
+    return Group(tuple(range(prompt)), branches, prompt=1, request=(1, 2))
+
+
+def test_a_pair_is_never_split() -> None:
+    assert many(2, length=100).split(10) == [many(2, length=100)]
+
+
+def test_many_responses_are_split_by_the_budget_and_none_is_lost() -> None:
+    parts = many(9).split(60)
+    assert [len(part.branches) for part in parts] == [5, 4]
+    assert [branch for part in parts for branch in part.branches] == list(many(9).branches)
+    assert all(part.size <= 60 and part.prefix == many(9).prefix for part in parts)
+
+
+def test_a_part_is_worth_computing_its_prompt_again() -> None:
+    assert [len(part.branches) for part in many(9, prompt=100).split(60)] == [9]
