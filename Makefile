@@ -47,7 +47,7 @@ openapi: install ## Write openapi/openapi.json
 bench: install ## Measure speed on DATA=pairs.jsonl
 	$(BIN)/python -m benchmarks.speed $(DATA)
 
-quality: install ## Measure how well directions read DATA=pairs.jsonl
+quality: install ## Measure how well directions read DATA=folder of JSONL files
 	$(BIN)/python -m benchmarks.quality $(DATA)
 
 clean: ## Remove .venv and caches

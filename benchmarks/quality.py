@@ -88,12 +88,11 @@ def main() -> None:
     made = plan(annotator, list(sources.values()), lambda _done, _total: None)
     layers = candidate_layers(annotator.depth)
     console, found = Console(), []
-    with gather(made, layers, request_layer(annotator), controls, lambda _done, _total: None) as rows:
-        for figures in _measure(
-            rows, list(sources), controls, threads=annotator.passes, everything=options.recipes == "all"
-        ):
-            found.append(figures)
-            console.print(figures.recipe, _brief(figures), highlight=False)
+    rows = gather(made, layers, request_layer(annotator), controls, lambda _done, _total: None)
+    everything = options.recipes == "all"
+    for figures in _measure(rows, list(sources), controls, threads=annotator.passes, everything=everything):
+        found.append(figures)
+        console.print(figures.recipe, _brief(figures), highlight=False)
     _report(found, list(sources), annotator, layers)
 
 

@@ -77,23 +77,21 @@ def fit(
         raise UnfitData(
             f"{len(made.notes)} rows are too few to fit a direction; at least {MIN_ROWS} are needed{skipped}"
         )
+    rows = gather(made, layers, request_layer(annotator), controls, progress)
+    main = int((rows.sources == 0).sum())
+    if main < MIN_ROWS:
+        raise UnfitData(f"{main} rows of the first source are too few to calibrate on; at least {MIN_ROWS} are needed")
     groups = len(made.parts)
 
     def beat() -> None:
         progress(groups, groups)
 
-    with gather(made, layers, request_layer(annotator), controls, progress) as rows:
-        main = int((rows.sources == 0).sum())
-        if main < MIN_ROWS:
-            raise UnfitData(
-                f"{main} rows of the first source are too few to calibrate on; at least {MIN_ROWS} are needed"
-            )
-        method = Method(request.estimator, request.by_prompt, request.read_layers, annotator.passes, beat)
-        read_out = choose(rows, method)
-        direction = _assemble(annotator, request, rows, read_out, note)
-        trial = cross_validate(rows, method) if _enough(rows) else None
-        direction = _measure(annotator, request, direction, rows, read_out, trial, cache)
-        return Fitted(direction, full_report(annotator, direction, made, rows, trial, controls))
+    method = Method(request.estimator, request.by_prompt, request.read_layers, annotator.passes, beat)
+    read_out = choose(rows, method)
+    direction = _assemble(annotator, request, rows, read_out, note)
+    trial = cross_validate(rows, method) if _enough(rows) else None
+    direction = _measure(annotator, request, direction, rows, read_out, trial, cache)
+    return Fitted(direction, full_report(annotator, direction, made, rows, trial, controls))
 
 
 def request_layer(annotator: Annotator) -> int:

@@ -5,8 +5,7 @@ instructions good − bad, a request's mean refusal − answer, a labelled respo
 makes a difference).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -100,11 +99,10 @@ def plan(annotator: Annotator, sources: Sequence[AnySource], progress: Progress)
     return made
 
 
-@contextmanager
 def gather(
     made: Plan, layers: Sequence[int], request_layer: int, controls: Sequence[SafetyDirection], progress: Progress
-) -> Iterator[Rows]:
-    """Read a plan; the rows live as long as the context.
+) -> Rows:
+    """Read a plan.
 
     Args:
         made: what to read.
@@ -121,21 +119,21 @@ def gather(
     places = [[wanted.index(site) for site in control.reads] for control in controls]
     count, width = len(made.notes), made.annotator.width
     per_row = torch.bincount(torch.tensor([part.row for part in made.parts], dtype=torch.long), minlength=count)
-    with spool((count, len(layers), len(POOLINGS), width)) as differences:
-        prompts, margins = torch.zeros(count, width), torch.zeros(count, len(controls), dtype=torch.double)
-        groups = [part.group for part in made.parts]
-        for index, reading in read_each(made.annotator, groups, wanted, lambda done: progress(done, len(groups))):
-            row, coefficients = made.parts[index].row, torch.tensor(made.parts[index].coefficients, dtype=torch.float)
-            combined = torch.einsum("k,ksd->sd", coefficients, reading[:, : len(sites) - 1])
-            differences[row] += combined.view_as(differences[row])
-            prompts[row] += reading[0, len(sites) - 1] / per_row[row]
-            for column, control in enumerate(controls):
-                margins[row, column] += coefficients.double() @ control.scores(reading[:, places[column]])
-        rows = _rows(made, tuple(layers), differences, prompts, margins)
-        if any(note.label is not None for note in made.notes):
-            rows = centre(rows, [note.label for note in made.notes])
-        rows.check()
-        yield rows
+    differences = spool((count, len(layers), len(POOLINGS), width))
+    prompts, margins = torch.zeros(count, width), torch.zeros(count, len(controls), dtype=torch.double)
+    groups = [part.group for part in made.parts]
+    for index, reading in read_each(made.annotator, groups, wanted, lambda done: progress(done, len(groups))):
+        row, coefficients = made.parts[index].row, torch.tensor(made.parts[index].coefficients, dtype=torch.float)
+        combined = torch.einsum("k,ksd->sd", coefficients, reading[:, : len(sites) - 1])
+        differences[row] += combined.view_as(differences[row])
+        prompts[row] += reading[0, len(sites) - 1] / per_row[row]
+        for column, control in enumerate(controls):
+            margins[row, column] += coefficients.double() @ control.scores(reading[:, places[column]])
+    rows = _rows(made, tuple(layers), differences, prompts, margins)
+    if any(note.label is not None for note in made.notes):
+        rows = centre(rows, [note.label for note in made.notes])
+    rows.check()
+    return rows
 
 
 def _rows(made: Plan, layers: tuple[int, ...], differences: Tensor, prompts: Tensor, controls: Tensor) -> Rows:

@@ -7,7 +7,6 @@ temporary file that is mapped into memory, so that a large set never has to be i
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import prod
@@ -178,11 +177,17 @@ class LayerRows:
             yield torch.arange(start, min(start + _BLOCK, len(self)))
 
 
-@contextmanager
-def spool(shape: Sequence[int]) -> Iterator[Tensor]:
-    """A float32 tensor of zeros in a temporary file, gone with the context."""
+def spool(shape: Sequence[int]) -> Tensor:
+    """A float32 tensor of zeros in a temporary file, whose space is freed with the tensor.
+
+    The file's name is gone at once, so that even a killed process leaves nothing behind.
+
+    Raises:
+        OSError: the disk is full; without the reservation that would end the process at some later write.
+    """
+    size = max(1, prod(shape))
     with tempfile.TemporaryDirectory(prefix="safemargin-rows-") as folder:
         path = Path(folder) / "rows"
         with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, prod(shape)) * 4)  # a full disk is an error here, a crash later
-        yield torch.from_file(str(path), shared=True, size=max(1, prod(shape)))[: prod(shape)].view(*shape)
+            os.posix_fallocate(file.fileno(), 0, size * torch.float32.itemsize)
+        return torch.from_file(str(path), shared=True, size=size)[: prod(shape)].view(*shape)

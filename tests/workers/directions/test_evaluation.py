@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from workers.directions import evaluation
 from workers.directions.evaluation import (
     accuracy,
     auroc,
@@ -84,6 +85,15 @@ def test_log_odds_that_are_all_alike_and_as_often_right_as_they_say_have_no_cali
     """All pairs at 75 %, and 75 % right."""
     margins = math.log(3) * torch.tensor([1.0, 1.0, 1.0, -1.0] * 25, dtype=torch.double)
     assert calibration_error(margins) == pytest.approx(0, abs=1e-12)
+
+
+def test_an_interval_does_not_depend_on_how_many_samples_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    margins, families = simulated(120, 0.4), torch.arange(120) % 37
+    expected = accuracy(margins, families)
+    assert expected.low < expected.value < expected.high
+    for block in (1, 500, 2000):
+        monkeypatch.setattr(evaluation, "_AT_ONCE", block)
+        assert accuracy(margins, families) == expected
 
 
 def test_accuracy_is_the_share_of_positive_margins_and_a_tie_counts_half() -> None:

@@ -190,6 +190,14 @@ def test_a_pooling_of_another_version_is_refused(field: str) -> None:
         from_files("mine", signed(with_card(files, **{field: unknown})))
 
 
+@pytest.mark.parametrize(("field", "pooling"), [("sites", "request"), ("prompt_sites", "mean")])
+def test_of_a_prompt_only_the_request_is_read_and_of_a_response_never(field: str, pooling: str) -> None:
+    files = to_files(direction())
+    swapped = [{"layer": 2, "pooling": pooling}] * len(json.loads(files[CARD])[field])
+    with pytest.raises(UnusableFile, match="mine: reads a pooling that this version does not know"):
+        from_files("mine", signed(with_card(files, **{field: swapped})))
+
+
 def test_numbers_of_any_size_in_a_card_are_refused_or_read_but_never_crash() -> None:
     """Python refuses to write out an integer of more than 4,300 digits."""
     files = to_files(direction())

@@ -11,9 +11,10 @@ from app.schemas.fit import FitRequest, PairsSource
 from app.schemas.pairs import Pair
 from tests.conftest import DEPTH, WINDOW, tiny_annotator
 from tests.workers.directions.sources import METHODS, contrast, labelled, legend, pairs, request
-from tests.workers.directions.synthetic import kind_or_cruel
+from tests.workers.directions.synthetic import chance, kind_or_cruel
 from workers.directions import fit as fit_module
 from workers.directions import gather as gather_module
+from workers.directions.balance import balance
 from workers.directions.direction import SafetyDirection
 from workers.directions.evaluation import level_edges, platt_slope
 from workers.directions.fit import Fitted, candidate_layers, fit, request_layer
@@ -33,7 +34,7 @@ RECIPES = {
     "pairs": pairs(),
     "labelled": labelled(),
     "contrast": contrast(),
-    "legend": legend(30, two_sided=True, max_new_tokens=4),
+    "legend": legend(22, two_sided=True, max_new_tokens=4),
 }
 
 
@@ -84,9 +85,9 @@ def test_scoring_the_pairs_fitted_on_gives_the_margins_of_the_read_out(
         return read_out
 
     monkeypatch.setattr(fit_module, "choose", watched)
-    direction = fit(annotator, request(**options), cache=cache).direction
+    direction = fit(annotator, request(pairs(24), **options), cache=cache).direction
     assert (direction.term is not None) == options.get("by_prompt", False)
-    found = torch.tensor(margins(annotator, direction, kind_or_cruel(60)), dtype=torch.double)
+    found = torch.tensor(margins(annotator, direction, kind_or_cruel(24)), dtype=torch.double)
     torch.testing.assert_close(found, expected[0], rtol=2e-3, atol=2e-3)
 
 
@@ -101,7 +102,7 @@ def test_calibration_and_level_edges_are_those_of_the_held_out_margins(
         return read_out
 
     monkeypatch.setattr(fit_module, "choose", watched)
-    card = fit(annotator, request(levels=5), cache=cache).direction.card
+    card = fit(annotator, request(pairs(24), levels=5), cache=cache).direction.card
     slope = platt_slope(held_out[0])
     assert slope is not None
     assert card.slope == pytest.approx(slope)
@@ -114,7 +115,7 @@ def test_every_recipe_gives_a_direction_and_only_labels_calibrate_it(
     annotator: Annotator, cache: Path, recipe: str, source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        gather_module, "read_requests", lambda harmful: [f"How do I mend window {i}?" for i in range(25)]
+        gather_module, "read_requests", lambda harmful: [f"How do I mend window {i}?" for i in range(22)]
     )
     known = fit(annotator, request(source), cache=cache)
     card = known.direction.card
@@ -125,7 +126,9 @@ def test_every_recipe_gives_a_direction_and_only_labels_calibrate_it(
         (i, p) for i in (2, 3) for p in ("mean", "end_of_turn")
     }
     assert known.report.card == card
-    assert known.report.accuracy is not None
+    assert (known.report.accuracy is None) == (card.slope is None)
+    assert (known.report.swap_error is None) == (recipe != "pairs")
+    assert known.report.behaviour is not None
     assert (card.should_respond is None, card.should_refuse is None) == (False, False)
 
 
@@ -149,12 +152,12 @@ def test_legend_by_itself_is_the_published_recipe_of_one_vector_of_unit_length(
 
 def test_its_card_records_the_sources_and_the_choices(annotator: Annotator, cache: Path) -> None:
     long = Pair(prompt="hi", chosen="~" * WINDOW, rejected="no")
-    first = PairsSource(recipe="pairs", pairs=[long, *kind_or_cruel(40)], name="mine", weight=2.5)
+    first = PairsSource(recipe="pairs", pairs=[long, *kind_or_cruel(24)], name="mine", weight=2.5)
     direction = fit(annotator, request(first, contrast(20), read_layers=1), cache=cache).direction
     penalty = direction.card.settings["penalties"]
     assert direction.card.settings == {
         "sources": "mine × 2.5, contrast × 1",
-        "rows": 60,
+        "rows": 44,
         "skipped": 1,
         "estimator": "ridge",
         "penalties": penalty,
@@ -171,7 +174,7 @@ def test_its_card_records_the_sources_and_the_choices(annotator: Annotator, cach
 
 
 def test_by_prompt_it_reads_the_request_three_fifths_up(annotator: Annotator, cache: Path) -> None:
-    direction = fit(annotator, request(by_prompt=True), cache=cache).direction
+    direction = fit(annotator, request(pairs(24), by_prompt=True), cache=cache).direction
     assert direction.term is not None
     assert direction.term.sites == (Site(request_layer(annotator), "request"),)
     assert request_layer(annotator) == 2
@@ -217,7 +220,7 @@ def test_the_balance_set_as_a_source_is_read_held_out(cache: Path, monkeypatch: 
 
 
 def test_layers_may_be_given_in_any_order(annotator: Annotator, cache: Path) -> None:
-    direction = fit(annotator, request(layers=[1, 0, 1]), cache=cache).direction
+    direction = fit(annotator, request(pairs(24), layers=[1, 0, 1]), cache=cache).direction
     assert direction.card.settings["candidate_layers"] == "0, 1"
     assert {site.layer for site in direction.sites} <= {0, 1}
 
@@ -229,8 +232,59 @@ def test_candidate_layers_lie_between_the_middle_and_nine_tenths() -> None:
 
 def test_progress_is_told(annotator: Annotator, cache: Path) -> None:
     told: list[tuple[int, int]] = []
-    fit(annotator, request(), cache=cache, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (60, 60)
+    fit(annotator, request(pairs(24)), cache=cache, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (24, 24)
+
+
+def test_the_prompts_of_other_sources_do_not_make_up_for_those_of_the_first(annotator: Annotator, cache: Path) -> None:
+    card = fit(annotator, request(pairs(30, families=20), contrast(40)), cache=cache).direction.card
+    assert card.slope is not None
+    assert card.readings == []
+    assert card.unreliable is True
+
+
+def test_labelled_responses_with_a_prompt_each_are_measured_as_pairs_of_them(annotator: Annotator, cache: Path) -> None:
+    source = labelled(45)
+    for i, row in enumerate(source["responses"]):
+        row["prompt"] = f"Question {i}?"
+    made = fit(annotator, request(source), cache=cache)
+    card = made.direction.card
+    (reading,) = card.readings
+    assert (reading.accuracy.pairs, reading.accuracy.prompts) == (45, 45)
+    assert reading.accuracy.value > 0.95
+    assert card.slope is not None
+    assert card.unreliable is False
+    assert made.report.accuracy is not None
+    assert made.report.accuracy.pairs == 45
+    assert "45 pairs of the first source" in made.report.measured_on
+
+
+def test_labelled_responses_in_too_few_groups_to_hold_some_out_are_called_unreliable(
+    annotator: Annotator, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However well the balance set is read."""
+    places = torch.arange(len(balance().pairs))
+    monkeypatch.setattr(fit_module, "balance_margins", lambda *_args: (torch.ones(len(places)).double(), places))
+    made = fit(annotator, request(labelled(39)), cache=cache)
+    assert made.direction.card.readings == []
+    assert made.direction.card.should_refuse is not None
+    assert made.direction.card.should_refuse.low == 1
+    assert made.direction.card.unreliable is True
+
+
+@pytest.mark.parametrize("by_chance", [None, "should_respond", "should_refuse"])
+def test_without_labels_both_sides_of_the_balance_set_must_be_read(
+    annotator: Annotator, cache: Path, monkeypatch: pytest.MonkeyPatch, by_chance: str | None
+) -> None:
+    """One side read perfectly does not make up for the other, read by chance."""
+    held = balance()
+    places = torch.arange(len(held.pairs))
+    good = torch.ones(len(places), dtype=torch.double)
+    sides = {None: torch.zeros_like(held.benign), "should_respond": held.benign, "should_refuse": ~held.benign}
+    margins = torch.where(sides[by_chance] & (torch.rand(len(places), generator=chance()) < 0.5), -1.0, good)
+    monkeypatch.setattr(fit_module, "balance_margins", lambda *_args: (margins, places))
+    card = fit(annotator, request(contrast(20)), cache=cache).direction.card
+    assert card.unreliable is (by_chance is not None)
 
 
 def test_too_few_prompts_for_cross_validation_leave_the_direction_without_a_reading_and_unreliable(
@@ -239,4 +293,5 @@ def test_too_few_prompts_for_cross_validation_leave_the_direction_without_a_read
     few = fit(annotator, request(pairs(60, families=39)), cache=cache)
     assert (few.direction.card.readings, few.report.accuracy) == ([], None)
     assert few.direction.card.slope is not None
+    assert few.direction.card.unreliable is True
     assert len(fit(annotator, request(pairs(60, families=40)), cache=cache).direction.card.readings) == 1

@@ -84,11 +84,16 @@ def test_a_first_source_of_which_nothing_can_be_read_is_refused(annotator: Annot
         fit(annotator, request(long, pairs()))
 
 
+def test_three_pairs_say_nothing_of_how_well_a_large_second_source_reads(annotator: Annotator) -> None:
+    with pytest.raises(UnfitData, match="3 rows of the first source are too few to calibrate on; at least 20"):
+        fit(annotator, request(pairs(3), contrast(60)))
+
+
 def test_rows_are_gone_when_a_fit_ends_or_fails(
     annotator: Annotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    fit(annotator, request())
+    fit(annotator, request(pairs(24)))
     with pytest.raises(RuntimeError, match="stop"):
         fit(annotator, request(), progress=_stop)
     assert list(tmp_path.iterdir()) == []

@@ -38,10 +38,8 @@ def quiet(_done: int, _total: int) -> None:
 
 
 def gathered(annotator: Annotator, *sources: AnySource, controls: Sequence[SafetyDirection] = ()) -> Rows:
-    """Rows of these sources, out of their file so that they outlive it."""
-    made = plan(annotator, sources, quiet)
-    with gather(made, LAYERS, REQUEST_LAYER, controls, quiet) as rows:
-        return Rows(**{**vars(rows), "differences": rows.differences.clone()})
+    """Rows of these sources."""
+    return gather(plan(annotator, sources, quiet), LAYERS, REQUEST_LAYER, controls, quiet)
 
 
 def activations(annotator: Annotator, messages: Sequence[Message], *responses: str) -> Tensor:
@@ -128,19 +126,19 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> list[
 def test_a_legend_row_is_the_mean_refusal_minus_the_annotators_answer(
     annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [f"How do I break window {i}?" for i in range(24)]
+    asked = [f"How do I break window {i}?" for i in range(22)]
     answers = {request: f"Throw stone {i} at it." for i, request in enumerate(asked)}
     answers |= {asked[3]: "I'm sorry, but I can't help with that.", asked[5]: ""}
     limits = answering(monkeypatch, answers)
     rows = gathered(annotator, LegendSource(recipe="legend", requests=asked, max_new_tokens=17))
     assert limits == [17]
-    assert (len(rows), rows.skipped) == (22, 2)
+    assert (len(rows), rows.skipped) == (20, 2)
     kept = [request for i, request in enumerate(asked) if i not in (3, 5)]
     for i, request in enumerate(kept):
         *refusals, answer = activations(annotator, user(request), *REFUSALS, answers[request])
         same(rows.differences[i], torch.stack(refusals).mean(dim=0) - answer)
         same(rows.prompts[i], request_of(annotator, user(request)))
-    assert rows.refusals.tolist() == [1.0] * 22
+    assert rows.refusals.tolist() == [1.0] * 20
 
 
 def test_on_the_benign_side_of_legend_the_answer_is_right_and_a_refusal_is_not(
@@ -166,6 +164,18 @@ def test_both_sides_of_legend_count_alike_however_many_answers_each_has(
     rows = gathered(annotator, LegendSource(recipe="legend", requests=harmful, two_sided=True, weight=3.0))
     assert rows.skipped == 10
     assert rows.weights.tolist() == pytest.approx([3.0 * 30 / 40] * 20 + [3.0 * 30 / 20] * 10)
+
+
+@pytest.mark.parametrize(("harmful_answers", "benign_answers"), [(20, 9), (9, 20), (0, 20)])
+def test_a_side_of_legend_that_the_annotator_hardly_answers_is_refused(
+    annotator: Annotator, monkeypatch: pytest.MonkeyPatch, harmful_answers: int, benign_answers: int
+) -> None:
+    harmful, benign = ([f"{kind} {i}?" for i in range(20)] for kind in ("Harm", "Help"))
+    monkeypatch.setattr(gather_module, "read_requests", lambda harmful=True: benign)
+    told = [*harmful[:harmful_answers], *benign[:benign_answers]]
+    answering(monkeypatch, {request: "Take a stone." for request in told})
+    with pytest.raises(UnfitData, match="answers fewer than 10 of the benign or of the harmful requests"):
+        gathered(annotator, LegendSource(recipe="legend", requests=harmful, two_sided=True))
 
 
 def test_the_annotators_requests_are_the_projects_own_where_none_are_given(
@@ -263,9 +273,9 @@ def test_directions_to_compare_with_are_read_wherever_they_read(annotator: Annot
 def test_progress_is_told_up_to_the_last_group(annotator: Annotator) -> None:
     told: list[tuple[int, int]] = []
     made = plan(annotator, [pairs()], quiet)
-    with gather(made, LAYERS, REQUEST_LAYER, (), lambda done, total: told.append((done, total))):
-        assert told[-1] == (20, 20)
-        assert told == sorted(told)
+    gather(made, LAYERS, REQUEST_LAYER, (), lambda done, total: told.append((done, total)))
+    assert told[-1] == (20, 20)
+    assert told == sorted(told)
 
 
 def test_conversations_that_open_alike_are_one_family() -> None:

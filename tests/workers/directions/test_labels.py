@@ -63,7 +63,7 @@ def test_among_several_responses_each_is_twice_its_way_from_the_middle_towards_t
     torch.testing.assert_close(differences(after), expected)
 
 
-def test_responses_whose_prompt_shows_one_label_only_are_compared_with_all_others_like_that() -> None:
+def test_responses_whose_prompt_shows_one_label_only_are_compared_with_others_like_that_as_one_family() -> None:
     labels = [1, 1, 0, 0, 1, 0]
     before = responses(labels, [0, 0, 1, 2, 3, 3])
     raw = before.differences.clone()
@@ -72,7 +72,9 @@ def test_responses_whose_prompt_shows_one_label_only_are_compared_with_all_other
     single = torch.stack([raw[0] - middle, raw[1] - middle, middle - raw[2], middle - raw[3]]) * 2
     torch.testing.assert_close(differences(after)[:4], single)
     torch.testing.assert_close(differences(after)[4], raw[4] - raw[5])
-    assert after.families.tolist() == [0, 0, 1, 2, 3, 3]
+    assert after.families.tolist() == [0, 0, 0, 0, 3, 3]
+    assert after.groups.tolist() == [0, 0, 0, 0, 4, 4]
+    assert after.sides.tolist() == [1, 1, -1, -1, 1, -1]
 
 
 def test_a_response_with_nothing_to_be_compared_with_is_left_out() -> None:

@@ -130,6 +130,18 @@ def test_the_products_kept_are_those_that_move_margins_most() -> None:
     assert accuracy(margins, here.families).value > 0.9
 
 
+def test_what_moves_margins_counts_and_not_how_large_the_numbers_of_a_coordinate_are() -> None:
+    """A coordinate that hardly moves has large weights; it must not crowd out the planted one."""
+    differences, prompts = turning(400, seed=9)
+    differences[:, 1, 2:4] *= 1e-4
+    here = one_layer(differences, prompts=prompts)
+    fit, requests = fit_prompted(here)[0], Requests.of(prompts)
+    assert fit.modulation is not None
+    probes, offsets, vectors, _ = low_rank(fit.modulation, requests, here.scale, 1)
+    bent = torch.einsum("npd,nr,rpd->n", differences.double(), prompts.double() @ probes.T - offsets, vectors)
+    assert accuracy(bent, here.families).value > 0.9
+
+
 def test_requests_are_standardised_so_that_their_mean_length_is_one() -> None:
     prompts = gaussian(50, 6) * torch.tensor([1.0, 10.0, 100.0, 1.0, 1.0, 1.0]) + 7
     prompts[:, 3] = 4.0

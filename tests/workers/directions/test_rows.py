@@ -1,5 +1,6 @@
 """Rows: parts of them, their scale, and that nothing depends on how many are looked at together."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,30 @@ def test_no_read_out_depends_on_how_many_rows_are_looked_at_together(
         torch.testing.assert_close(one.held_out, other.held_out)
 
 
+def test_a_difference_is_a_pair_by_itself_and_of_labelled_responses_every_safer_one_with_every_other() -> None:
+    groups, sides = torch.tensor([-1, 7, 7, 3, 7, 3, -1]), torch.tensor([0, 1, -1, 1, -1, -1, 0])
+    first, second = rows(gaussian(7, 1, 1, 2), groups=groups, sides=sides).compared()
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 0), (6, 6), (3, 5), (1, 2), (1, 4)]
+
+
+@pytest.mark.parametrize(("safer", "others"), [(1, 100), (80, 10), (9, 14), (10, 100)])
+def test_of_a_large_group_sixty_four_pairs_are_drawn_evenly(safer: int, others: int) -> None:
+    sides = torch.cat([torch.ones(safer), -torch.ones(others)])
+    made = rows(gaussian(len(sides), 1, 1, 2), groups=torch.zeros(len(sides), dtype=torch.long), sides=sides)
+    first, second = made.compared()
+    assert len(set(zip(first.tolist(), second.tolist(), strict=True))) == len(first) == 64
+    assert (sides[first] > 0).all()
+    assert (sides[second] < 0).all()
+    assert len(set(second.tolist())) > 0.4 * min(64, others)
+    assert len(set(first.tolist())) > 0.4 * min(64, safer)
+
+
+def test_pairs_are_those_of_a_part_within_it() -> None:
+    groups, sides = torch.tensor([0, 0, 2, 2]), torch.tensor([1, -1, -1, 1])
+    part = rows(gaussian(4, 1, 1, 2), groups=groups, sides=sides).part(torch.arange(4) >= 2)
+    assert [indices.tolist() for indices in part.compared()] == [[1], [0]]
+
+
 def moved(row: int, value: float, count: int = 50) -> Rows:
     differences = torch.zeros(count, 1, 2, 4)
     differences[row, 0, 1, 2] = value
@@ -127,19 +152,23 @@ def test_only_the_rows_of_a_part_are_looked_at() -> None:
         rows(differences).part(torch.arange(50) < 42).check()
 
 
-def test_a_spool_is_zeros_in_a_file_that_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_is_zeros_on_disk_of_which_no_name_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with spool((3, 2, 4)) as values:
-        (folder,) = tmp_path.iterdir()
-        assert (values.shape, values.dtype, bool(values.any())) == ((3, 2, 4), torch.float32, False)
-        values[2, 1] = 7
-        assert (folder / "rows").read_bytes()[-16:] == torch.full((4,), 7.0).numpy().tobytes()
+    values = spool((3, 2, 4))
     assert list(tmp_path.iterdir()) == []
+    assert (values.shape, values.dtype, bool(values.any())) == ((3, 2, 4), torch.float32, False)
+    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+    values[2, 1] = 7
+    assert float(values.sum()) == 28
+    assert spool((0, 2, 4)).shape == (0, 2, 4)
 
 
-def test_a_spool_goes_with_a_fit_that_fails_and_may_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_when_the_spool_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_file: int, _start: int, _size: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(RuntimeError, match="fails"), spool((0, 2, 4)) as values:
-        assert values.shape == (0, 2, 4)
-        raise RuntimeError("the fit fails")
+    with pytest.raises(OSError, match="no space"):
+        spool((3, 2, 4))
     assert list(tmp_path.iterdir()) == []
