@@ -108,7 +108,8 @@ def _assemble(
     vectors = torch.cat([fit.vectors * weight for fit, weight in weighted])
     term = None
     scale = torch.cat([rows.at(layer).scale for layer in read_out.layers])
-    if bends := [fit.modulation * weight for fit, weight in weighted if fit.modulation is not None]:
+    bends = [fit.modulation * weight for fit, weight in weighted if fit.modulation is not None]
+    if any(bool(bend.any()) for bend in bends):
         probes, offsets, bent, constant = low_rank(torch.cat(bends), Requests.of(rows.prompts), scale, RANK)
         site = Site(request_layer(annotator), "request")
         parts = (values.float().contiguous() for values in (probes[:, None], offsets, bent))

@@ -16,11 +16,8 @@ from workers.directions.errors import UnfitData
 from workers.directions.ridge import LayerFit, repeated_families
 from workers.directions.rows import LayerRows
 
-LAMBDAS = (0.35, 0.7, 1.5, 3.0)
-"""Ridge penalties tried."""
-
-SHARE = 1.0
-"""c: how much the part that depends on the prompt may move beside the part that does not."""
+CANDIDATES = ((0.0, 3.0), (0.0, 6.0), (1.0, 0.35), (1.0, 0.7), (1.0, 1.5))
+"""Shares c and penalties λ tried: where the prompt does not help, held-out rows choose the read-out without it."""
 
 MOST_ROWS = 12_000
 """The kernel has the square of the number of rows as entries."""
@@ -49,8 +46,8 @@ class Requests:
         return cls((exact - mean) / scale, mean, scale)
 
 
-def fit_prompted(rows: LayerRows, lambdas: Sequence[float] = LAMBDAS, share: float = SHARE) -> list[LayerFit]:
-    """Read-outs for every λ; `modulation` takes the request's activations as they are.
+def fit_prompted(rows: LayerRows, candidates: Sequence[tuple[float, float]] = CANDIDATES) -> list[LayerFit]:
+    """Read-outs for every share and λ; `modulation` takes the request's activations as they are.
 
     Raises:
         UnfitData: too many rows.
@@ -60,9 +57,12 @@ def fit_prompted(rows: LayerRows, lambdas: Sequence[float] = LAMBDAS, share: flo
         raise UnfitData(f"{count} rows are too many for a direction that depends on the prompt (at most {MOST_ROWS})")
     scaled, targets = (torch.cat(parts) for parts in zip(*rows.scaled(), strict=True))
     requests = Requests.of(rows.prompts)
-    kernel = scaled @ scaled.T
-    kernel *= (1 + share * requests.values @ requests.values.T) / (1 + share)
-    return [_fit(rows, scaled, targets, requests, kernel, penalty, share) for penalty in lambdas]
+    plain, likeness = scaled @ scaled.T, requests.values @ requests.values.T
+    fits = []
+    for share, penalty in candidates:
+        kernel = plain * (1 + share * likeness) / (1 + share)
+        fits.append(_fit(rows, scaled, targets, requests, kernel, penalty, share))
+    return fits
 
 
 def low_rank(modulation: Tensor, requests: Requests, scale: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -14,10 +14,12 @@ from tests.workers.directions.sources import METHODS, contrast, labelled, legend
 from tests.workers.directions.synthetic import chance, kind_or_cruel
 from workers.directions import fit as fit_module
 from workers.directions import gather as gather_module
+from workers.directions import selection
 from workers.directions.balance import balance
 from workers.directions.direction import SafetyDirection
 from workers.directions.evaluation import level_edges, platt_slope
 from workers.directions.fit import Fitted, candidate_layers, fit, request_layer
+from workers.directions.prompted import fit_prompted
 from workers.directions.selection import Method, ReadOut, choose
 from workers.engine.annotator import Annotator
 from workers.engine.forward import read
@@ -85,6 +87,7 @@ def test_scoring_the_pairs_fitted_on_gives_the_margins_of_the_read_out(
         return read_out
 
     monkeypatch.setattr(fit_module, "choose", watched)
+    monkeypatch.setattr(selection, "fit_prompted", lambda rows: fit_prompted(rows, [(1.0, 0.7)]))
     direction = fit(annotator, request(pairs(24), **options), cache=cache).direction
     assert (direction.term is not None) == options.get("by_prompt", False)
     found = torch.tensor(margins(annotator, direction, kind_or_cruel(24)), dtype=torch.double)
@@ -173,12 +176,19 @@ def test_its_card_records_the_sources_and_the_choices(annotator: Annotator, cach
     assert direction.sites == (Site(layer, "mean"), Site(layer, "end_of_turn"))
 
 
-def test_by_prompt_it_reads_the_request_three_fifths_up(annotator: Annotator, cache: Path) -> None:
+def test_by_prompt_it_reads_the_request_three_fifths_up(
+    annotator: Annotator, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "fit_prompted", lambda rows: fit_prompted(rows, [(1.0, 0.7)]))
     direction = fit(annotator, request(pairs(24), by_prompt=True), cache=cache).direction
     assert direction.term is not None
     assert direction.term.sites == (Site(request_layer(annotator), "request"),)
     assert request_layer(annotator) == 2
     assert direction.card.settings["by_prompt"] is True
+
+
+def test_by_prompt_without_use_for_the_prompt_does_not_read_it(annotator: Annotator, cache: Path) -> None:
+    assert fit(annotator, request(pairs(24), by_prompt=True), cache=cache).direction.term is None
 
 
 def swapped(known: list[Pair]) -> list[Pair]:

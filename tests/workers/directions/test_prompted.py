@@ -8,10 +8,10 @@ from tests.workers.directions.synthetic import chance, gaussian, one_layer, rows
 from workers.directions import prompted
 from workers.directions.errors import UnfitData
 from workers.directions.evaluation import accuracy
-from workers.directions.prompted import LAMBDAS, Requests, fit_prompted, low_rank
+from workers.directions.prompted import CANDIDATES, Requests, fit_prompted, low_rank
 from workers.directions.ridge import fit_ridge
 from workers.directions.rows import LayerRows
-from workers.directions.selection import Method, cross_validate
+from workers.directions.selection import Method, choose, cross_validate
 
 COUNT, WIDTH = 40, 5
 
@@ -32,6 +32,9 @@ def turning(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return differences, prompts
 
 
+PENALTIES = (0.7, 3.0)
+
+
 def features(here: LayerRows, share: float) -> Tensor:
     """[n, P·d·(1 + d)] rows and √c times their products with the standardised request, over √(1 + c)."""
     scaled, requests = standardised(here), Requests.of(here.prompts).values
@@ -45,7 +48,7 @@ def features(here: LayerRows, share: float) -> Tensor:
 def test_held_out_margins_equal_refits_without_the_family(share: float, repeated: bool) -> None:
     here = layer(repeated=repeated)
     known = features(here, share)
-    for fit in fit_prompted(here, share=share):
+    for fit in fit_prompted(here, [(share, penalty) for penalty in PENALTIES]):
         expected = torch.zeros(COUNT).double()
         for family in set(here.families.tolist()):
             out = here.families == family
@@ -59,8 +62,8 @@ def test_held_out_margins_equal_refits_without_the_family(share: float, repeated
 def test_the_vectors_and_their_modulation_are_the_ridge_solution_and_take_requests_as_they_are() -> None:
     here = layer()
     known = features(here, 1.0)
-    fits = fit_prompted(here)
-    assert [fit.penalty for fit in fits] == list(LAMBDAS)
+    fits = fit_prompted(here, [(1.0, penalty) for penalty in PENALTIES])
+    assert [fit.penalty for fit in fits] == list(PENALTIES)
     for fit in fits:
         moment = known.T @ (here.weights[:, None] * known)
         solution = torch.linalg.solve(moment + fit.penalty * torch.eye(len(moment)).double(), here.weights @ known)
@@ -69,11 +72,22 @@ def test_the_vectors_and_their_modulation_are_the_ridge_solution_and_take_reques
 
 def test_without_a_share_for_the_request_it_is_the_plain_ridge() -> None:
     here = layer()
-    for bent, plain in zip(fit_prompted(here, share=0.0), fit_ridge(here, LAMBDAS), strict=True):
+    for bent, plain in zip(
+        fit_prompted(here, [(0.0, penalty) for penalty in PENALTIES]), fit_ridge(here, PENALTIES), strict=True
+    ):
         torch.testing.assert_close(bent.vectors, plain.vectors, rtol=1e-8, atol=1e-10)
         torch.testing.assert_close(bent.held_out, plain.held_out, rtol=1e-8, atol=1e-9)
         assert bent.modulation is not None
         assert not bent.modulation.any()
+
+
+def test_where_the_request_tells_nothing_the_read_out_without_it_is_chosen() -> None:
+    differences = gaussian(300, 1, 2, 8, seed=11) + 0.3
+    known = rows(differences, prompts=gaussian(300, 8, seed=12))
+    (fit,) = choose(known, Method(by_prompt=True)).fits
+    assert fit.modulation is not None
+    assert not fit.modulation.any()
+    assert len(fit_prompted(known.at(0))) == len(CANDIDATES)
 
 
 def test_a_rule_that_turns_round_with_the_request_is_read_by_it_and_by_nothing_that_ignores_it() -> None:
@@ -87,7 +101,7 @@ def test_a_rule_that_turns_round_with_the_request_is_read_by_it_and_by_nothing_t
 
 def test_the_modulation_of_a_planted_rule_is_where_it_was_planted() -> None:
     differences, prompts = turning(400, seed=5)
-    modulation = fit_prompted(one_layer(differences, prompts=prompts))[0].modulation
+    modulation = fit_prompted(one_layer(differences, prompts=prompts), [(1.0, 0.7)])[0].modulation
     assert modulation is not None
     place = torch.unravel_index(modulation.abs().argmax(), modulation.shape)
     assert [int(index) for index in place] == [0, 5, 2]
@@ -96,7 +110,7 @@ def test_the_modulation_of_a_planted_rule_is_where_it_was_planted() -> None:
 
 def test_products_of_full_rank_reproduce_the_margins_of_any_request() -> None:
     here = layer()
-    fit, requests = fit_prompted(here)[0], Requests.of(here.prompts)
+    fit, requests = fit_prompted(here, [(1.0, 0.7)])[0], Requests.of(here.prompts)
     assert fit.modulation is not None
     probes, offsets, vectors, constant = low_rank(fit.modulation, requests, here.scale, WIDTH)
     assert (probes.shape, offsets.shape, vectors.shape) == ((WIDTH, WIDTH), (WIDTH,), (WIDTH, 2, WIDTH))
@@ -109,7 +123,7 @@ def test_products_of_full_rank_reproduce_the_margins_of_any_request() -> None:
 
 def test_a_request_of_average_activations_moves_nothing_whatever_the_rank() -> None:
     here = layer()
-    fit, requests = fit_prompted(here)[0], Requests.of(here.prompts)
+    fit, requests = fit_prompted(here, [(1.0, 0.7)])[0], Requests.of(here.prompts)
     assert fit.modulation is not None
     for rank in (1, 3):
         probes, offsets, vectors, constant = low_rank(fit.modulation, requests, here.scale, rank)
@@ -121,7 +135,7 @@ def test_a_request_of_average_activations_moves_nothing_whatever_the_rank() -> N
 def test_the_products_kept_are_those_that_move_margins_most() -> None:
     differences, prompts = turning(400, seed=9)
     here = one_layer(differences, prompts=prompts)
-    fit, requests = fit_prompted(here)[0], Requests.of(prompts)
+    fit, requests = fit_prompted(here, [(1.0, 0.7)])[0], Requests.of(prompts)
     assert fit.modulation is not None
     probes, offsets, vectors, constant = low_rank(fit.modulation, requests, here.scale, 1)
     values = prompts.double() @ probes.T - offsets
@@ -135,7 +149,7 @@ def test_what_moves_margins_counts_and_not_how_large_the_numbers_of_a_coordinate
     differences, prompts = turning(400, seed=9)
     differences[:, 1, 2:4] *= 1e-4
     here = one_layer(differences, prompts=prompts)
-    fit, requests = fit_prompted(here)[0], Requests.of(prompts)
+    fit, requests = fit_prompted(here, [(1.0, 0.7)])[0], Requests.of(prompts)
     assert fit.modulation is not None
     probes, offsets, vectors, _ = low_rank(fit.modulation, requests, here.scale, 1)
     bent = torch.einsum("npd,nr,rpd->n", differences.double(), prompts.double() @ probes.T - offsets, vectors)

@@ -151,5 +151,5 @@ def test_the_calibration_is_that_of_the_source_asked_about() -> None:
 def test_the_estimators_are_what_they_are_called() -> None:
     here: LayerRows = planted(50, 1.0).at(0)
     counts = {name: len(method.fits(here)) for name, method in METHODS.items()}
-    assert counts == {"ridge": 7, "logistic": 4, "mean": 1, "by prompt": 4}
+    assert counts == {"ridge": 7, "logistic": 4, "mean": 1, "by prompt": 5}
     assert [METHODS[name].fits(here)[0].modulation is None for name in METHODS] == [True, True, True, False]
