@@ -40,7 +40,7 @@ from workers.registry import publish_shipped
 
 RESULTS = Path(__file__).with_name("results")
 MAIN, BALANCE, OWN = "hh-harmless", "balance", "legend, two-sided"
-WEIGHTS = {MAIN: 1.0, BALANCE: 0.35, OWN: 0.4, "gptfuzz": 0.4, "safetext": 0.2, "diasafety": 0.2}
+WEIGHTS = {MAIN: 1.0, BALANCE: 0.3, OWN: 0.4, "gptfuzz": 0.4, "safetext": 0.2, "diasafety": 0.2}
 DEFAULT = (MAIN, BALANCE, OWN, "gptfuzz")
 """Sources of the shipped default, with the weights above."""
 
