@@ -36,6 +36,8 @@ class Service:
     completions: Completions = field(default_factory=Completions)
     _workers: list[WorkerState] = field(default_factory=list)
     _looked: float = -_ROSTER_SECONDS
+    _defaults: dict[str, str] = field(default_factory=dict)
+    _asked: float = -_ROSTER_SECONDS
 
     @cached_property
     def registry(self) -> Registry:
@@ -67,10 +69,22 @@ class Service:
         return roster.directions(workers)
 
     async def default(self) -> str | None:
-        """Id that `default` stands for on the annotator of the workers; None if nothing was ever chosen for it."""
+        """Id that `default` stands for on the annotator of the workers, as of at most half a second ago.
+
+        None if nothing was ever chosen for it.
+        """
         workers = await self.workers()
-        defaults = await run_in_threadpool(self.registry.defaults)
-        return next((defaults[w.model_revision] for w in workers if w.model_revision in defaults), None)
+        now = time.monotonic()
+        if now - self._asked >= _ROSTER_SECONDS:
+            self._defaults = await run_in_threadpool(self.registry.defaults)
+            self._asked = now
+        known = self._defaults
+        return next((known[w.model_revision] for w in workers if w.model_revision in known), None)
+
+    async def choose_default(self, card: DirectionCard) -> None:
+        """Let `default` stand for this direction on its annotator, at once for whoever asks here."""
+        await run_in_threadpool(self.registry.set_default, card.model_revision, card.id)
+        self._asked = -_ROSTER_SECONDS
 
     async def direction(self, direction_id: str, pointer: str = "/direction") -> DirectionCard:
         """A direction that can be used now; `default` is the one that it stands for.

@@ -106,9 +106,9 @@ class Batcher:
 
         Where a group has none there is the reason instead. Blocks; call from any thread.
         """
-        parts = [part for group in groups for part in group.split(self._budget)]
-        outcomes = iter(self._outcomes(parts, directions))
-        return [_joined([next(outcomes) for _ in group.split(self._budget)]) for group in groups]
+        parts = [group.split(self._budget) for group in groups]
+        outcomes = iter(self._outcomes([part for split in parts for part in split], directions))
+        return [_joined([next(outcomes) for _ in split]) for split in parts]
 
     def _outcomes(self, groups: Sequence[Group], directions: Sequence[SafetyDirection]) -> list[Tensor | PairRefused]:
         if not groups:
@@ -156,16 +156,16 @@ class Batcher:
             entry.submission.settle(entry.index, outcome)
 
     def _scores(self, batch: list[_Entry]) -> list[Tensor | PairRefused]:
-        sites = sorted({site for entry in batch for held in entry.submission.directions for site in held.reads})
+        asked = {id(held): held for entry in batch for held in entry.submission.directions}
+        sites = sorted({site for held in asked.values() for site in held.reads})
         activations = self._read([entry.group for entry in batch], sites).cpu()
         place = {site: i for i, site in enumerate(sites)}
+        scored = {key: held.scores(activations[:, [place[site] for site in held.reads]]) for key, held in asked.items()}
         outcomes: list[Tensor | PairRefused] = []
         start = 0
         for entry in batch:
             stop = start + len(entry.group.branches)
-            own = activations[start:stop]
-            directions = entry.submission.directions
-            scores = torch.stack([held.scores(own[:, [place[site] for site in held.reads]]) for held in directions])
+            scores = torch.stack([scored[id(held)][start:stop] for held in entry.submission.directions])
             if not torch.isfinite(scores).all():
                 raise NotFinite("the annotator's activations are not finite numbers")
             outcomes.append(scores)

@@ -66,7 +66,7 @@ async def fit_direction(request: FitRequest, service: ServiceDep) -> Response:
 async def choose_default(request: DefaultRequest, service: ServiceDep) -> DirectionCard:
     """From now on `"direction": "default"`, and requests that name none, use this direction on its annotator."""
     card = await service.direction(request.id, "/id")
-    await run_in_threadpool(service.registry.set_default, card.model_revision, card.id)
+    await service.choose_default(card)
     return card
 
 
