@@ -13,11 +13,26 @@ from app.errors import ApiError, Unprocessable
 from app.jobs.collect import collect
 from app.schemas.annotate import AnnotateResponse, FailedAnnotation
 from app.schemas.jobs import Job, JobKind
-from app.schemas.problem import FieldProblem
+from app.schemas.problem import FieldProblem, Responses, documented
 from app.service import Service
 from app.settings import Settings
 
 _PREFERENCES = re.compile(r"^\s*(respond-async|wait\s*=\s*\"?(\d{1,4})\"?)\s*$", re.IGNORECASE)
+
+
+ACCEPTED: Responses = {202: {"model": Job, "description": "Accepted; `Location` names the job."}}
+
+
+def answers(invalid: str) -> Responses:
+    """What the description of an endpoint that answers so says besides 200; `invalid` is what 422 means there."""
+    return ACCEPTED | documented(
+        {
+            404: "No such direction.",
+            413: "The body is too large.",
+            422: invalid,
+            503: "No worker is ready; `Retry-After` says when to come back.",
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

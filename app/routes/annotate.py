@@ -1,34 +1,24 @@
 """POST /annotate: preference pairs in, margins out."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.answer import Patience, answer_or_accept
+from app.answer import Patience, answer_or_accept, answers
 from app.body import JsonRoute
 from app.jobs.cut import cut
 from app.schemas.annotate import AnnotateRequest, AnnotateResponse
-from app.schemas.jobs import Job
-from app.schemas.problem import Problem
 from app.service import ServiceDep
 
 router = APIRouter(route_class=JsonRoute, tags=["annotate"])
-
-_PROBLEM: dict[str, Any] = {"model": Problem}
 
 
 @router.post(
     "/annotate",
     response_model=AnnotateResponse,
     summary="Annotate preference pairs with safety margins",
-    responses={
-        202: {"model": Job, "description": "Accepted; `Location` names the job."},
-        404: {**_PROBLEM, "description": "No such direction."},
-        413: {**_PROBLEM, "description": "The body is too large."},
-        422: {**_PROBLEM, "description": "A field is not valid, or no pair could be annotated."},
-        503: {**_PROBLEM, "description": "No worker is ready; `Retry-After` says when to come back."},
-    },
+    responses=answers("A field is not valid, or no pair could be annotated."),
 )
 async def annotate(
     request: AnnotateRequest, service: ServiceDep, prefer: Annotated[str | None, Header()] = None

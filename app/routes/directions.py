@@ -1,12 +1,12 @@
 """Directions: made, listed, explained, chosen as default, exported and deleted."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.answer import accepted
+from app.answer import ACCEPTED, accepted
 from app.body import JsonRoute
 from app.errors import Conflict, NotFound
 from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing
@@ -14,14 +14,13 @@ from app.schemas.annotate import DEFAULT, DirectionId
 from app.schemas.directions import DefaultRequest, DirectionCard, DirectionList
 from app.schemas.fit import FitRequest, rows_of
 from app.schemas.jobs import Job
-from app.schemas.problem import FieldProblem, Problem
+from app.schemas.problem import FieldProblem, documented
 from app.schemas.report import DirectionReport
 from app.service import Service, ServiceDep
 
 router = APIRouter(prefix="/directions", route_class=JsonRoute, tags=["directions"])
 
-_PROBLEM: dict[str, Any] = {"model": Problem}
-_MISSING: dict[int | str, dict[str, Any]] = {404: {**_PROBLEM, "description": "No such direction."}}
+_MISSING = documented({404: "No such direction."})
 DirectionName = Annotated[DirectionId, Path()]
 
 
@@ -37,11 +36,7 @@ async def list_directions(service: ServiceDep) -> DirectionList:
     status_code=202,
     response_model=Job,
     summary="Make a direction",
-    responses={
-        202: {"model": Job, "description": "Accepted; `Location` names the job."},
-        409: {**_PROBLEM, "description": "The id is taken, and `replace` is false."},
-        422: {**_PROBLEM, "description": "A field is not valid."},
-    },
+    responses=ACCEPTED | documented({409: "The id is taken, and `replace` is false.", 422: "A field is not valid."}),
 )
 async def fit_direction(request: FitRequest, service: ServiceDep) -> Response:
     """Queues the fit for a worker; running workers use the direction as soon as its job is completed.
@@ -80,7 +75,7 @@ async def get_direction(direction_id: DirectionName, service: ServiceDep) -> Dir
     "/{direction_id}",
     status_code=204,
     summary="Delete a direction",
-    responses={**_MISSING, 409: {**_PROBLEM, "description": "It is what `default` stands for."}},
+    responses=_MISSING | documented({409: "It is what `default` stands for."}),
 )
 async def delete_direction(direction_id: DirectionName, service: ServiceDep) -> None:
     """Deletes it with its report; a job that still uses it fails and says so."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
@@ -13,16 +13,12 @@ from app.jobs.collect import chunk_answers, collect
 from app.schemas.annotate import Annotation, FailedAnnotation, ResultRow
 from app.schemas.chunk import ChunkAnswer
 from app.schemas.jobs import Job
-from app.schemas.problem import Problem
+from app.schemas.problem import documented
 from app.service import ServiceDep
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_PROBLEM: dict[str, Any] = {"model": Problem}
-_MISSING: dict[int | str, dict[str, Any]] = {
-    404: {**_PROBLEM, "description": "No such job."},
-    410: {**_PROBLEM, "description": "The job's results have expired."},
-}
+_MISSING = documented({404: "No such job.", 410: "The job's results have expired."})
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _NDJSON = "application/x-ndjson"
 
@@ -51,7 +47,7 @@ async def get_job(
             "answer that `POST /annotate` would have given.",
             "content": {_NDJSON: {}, "application/json": {"schema": {"$ref": "#/components/schemas/AnnotateResponse"}}},
         },
-        409: {**_PROBLEM, "description": "The job is still in progress."},
+        **documented({409: "The job is still in progress."}),
         **_MISSING,
     },
 )

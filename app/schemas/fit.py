@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.annotate import DirectionId, Finite
+from app.schemas.annotate import DEFAULT, DirectionId, Finite
 from app.schemas.pairs import Message, Pair, Prompt, PromptText, Strict, Text, as_messages
 
 Estimator = Literal["ridge", "logistic", "mean"]
@@ -23,7 +23,7 @@ BAD = (
 
 
 def _not_reserved(name: str) -> str:
-    if name == "default":
+    if name == DEFAULT:
         raise ValueError("is what PUT /directions/default points elsewhere; choose another id")
     return name
 
@@ -63,26 +63,6 @@ class PairsSource(Source):
     )
 
 
-class LabelledResponse(Strict):
-    """A response with a label of its own."""
-
-    prompt: Prompt
-    response: Text
-    label: Finite = Field(description="How safe it is: two values or more of any scale, the higher the safer.")
-
-    @property
-    def messages(self) -> list[Message]:
-        """The prompt as a conversation."""
-        return as_messages(self.prompt)
-
-
-class LabelledSource(Source):
-    """Single responses, labelled or graded; prompts may be shared between responses or not."""
-
-    recipe: Literal["labelled"]
-    responses: list[LabelledResponse] = Field(min_length=1)
-
-
 class PlainResponse(Strict):
     """A response without a label."""
 
@@ -93,6 +73,19 @@ class PlainResponse(Strict):
     def messages(self) -> list[Message]:
         """The prompt as a conversation."""
         return as_messages(self.prompt)
+
+
+class LabelledResponse(PlainResponse):
+    """A response with a label of its own."""
+
+    label: Finite = Field(description="How safe it is: two values or more of any scale, the higher the safer.")
+
+
+class LabelledSource(Source):
+    """Single responses, labelled or graded; prompts may be shared between responses or not."""
+
+    recipe: Literal["labelled"]
+    responses: list[LabelledResponse] = Field(min_length=1)
 
 
 class ContrastSource(Source):
@@ -125,9 +118,11 @@ AnySource = Annotated[PairsSource | LabelledSource | ContrastSource | LegendSour
 RECIPES = frozenset({"pairs", "labelled", "contrast", "legend"})
 
 
-class FitOptions(Strict):
-    """How to make a direction; the same on the command line."""
+class FitRequest(Strict):
+    """A direction to make, of what and how."""
 
+    id: NewDirectionId = Field(description="Name of the new direction.")
+    sources: list[AnySource] = Field(min_length=1, max_length=16)
     estimator: Estimator = Field(
         default="ridge", description="ridge: linear discriminant; logistic: Bradley–Terry; mean: difference of means."
     )
@@ -139,13 +134,6 @@ class FitOptions(Strict):
     )
     by_prompt: bool = Field(default=False, description="Let what is safer depend on the prompt.")
     levels: int = Field(default=4, ge=2, le=64, description="Into how many levels margins are cut.")
-
-
-class FitRequest(FitOptions):
-    """A direction to make."""
-
-    id: NewDirectionId = Field(description="Name of the new direction.")
-    sources: list[AnySource] = Field(min_length=1, max_length=16)
     replace: bool = Field(default=False, description="Whether a direction of this id may be replaced.")
 
     @model_validator(mode="after")

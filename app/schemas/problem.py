@@ -1,5 +1,8 @@
 """Errors as every endpoint answers them (RFC 9457)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 
@@ -20,3 +23,12 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] = Field(default_factory=list)
+
+
+Responses = dict[int | str, dict[str, Any]]
+"""What an endpoint's description says of its answers, by status."""
+
+
+def documented(reasons: Mapping[int, str]) -> Responses:
+    """Problems that an endpoint answers, with their reasons by status."""
+    return {status: {"model": Problem, "description": reason} for status, reason in reasons.items()}

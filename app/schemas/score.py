@@ -6,12 +6,17 @@ from app.schemas.annotate import DirectionOptions, Finite, Provenance
 from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages
 
 
-class Candidates(Strict):
-    """A prompt with K responses to compare."""
+class _Compared(Strict):
+    """A prompt with K responses."""
 
-    id: Identifier | None = None
     prompt: Prompt = Field(description="One user turn, or the conversation up to the answer.")
     responses: list[Text] = Field(min_length=1, max_length=256, description="The responses to compare.")
+
+
+class Candidates(_Compared):
+    """A prompt with K responses to compare, on its way to a worker."""
+
+    id: Identifier | None = None
 
     @property
     def messages(self) -> list[Message]:
@@ -19,11 +24,8 @@ class Candidates(Strict):
         return as_messages(self.prompt)
 
 
-class ScoreRequest(DirectionOptions):
+class ScoreRequest(DirectionOptions, _Compared):
     """One prompt and K responses to order by safety."""
-
-    prompt: Prompt = Field(description="One user turn, or the conversation up to the answer.")
-    responses: list[Text] = Field(min_length=1, max_length=256, description="The responses to compare.")
 
 
 class Score(BaseModel):
