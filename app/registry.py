@@ -50,6 +50,10 @@ class Registry:
         """Whether an id is taken or has been; a deleted direction is known still."""
         return self._pointer(direction_id) is not None
 
+    def holds(self, direction_id: str) -> bool:
+        """Whether an id stands for a direction."""
+        return _DIGEST.fullmatch(self._pointer(direction_id) or "") is not None
+
     def digest(self, direction_id: str) -> str:
         """Digest that an id stands for.
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from app.schemas.fit import FitRequest, PairsSource
 from app.settings import settings
+from workers.configured import configured_annotator
 from workers.directions.datafiles import read_pairs
 from workers.directions.fit import candidate_layers, fit
 from workers.directions.gather import POOLINGS
-from workers.engine.annotator import load_annotator
 from workers.engine.forward import read_each
-from workers.engine.process import set_up
 from workers.engine.sites import Site
 
 RESULTS = Path(__file__).with_name("results")
@@ -27,10 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     config = settings()
-    passes = set_up(config.threads)
-    annotator = load_annotator(
-        config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
-    )
+    annotator = configured_annotator(config)
     pairs = read_pairs(options.data)[: options.pairs]
     groups = [annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
     sites = [Site(layer, pooling) for layer in candidate_layers(annotator.depth) for pooling in POOLINGS]

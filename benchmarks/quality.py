@@ -21,22 +21,21 @@ from rich.table import Table
 from torch import Tensor
 
 from app.artifacts import Artifacts
-from app.registry import CARD, TENSORS, Registry
+from app.registry import Registry
 from app.schemas.directions import Accuracy
 from app.schemas.fit import AnySource, LabelledSource, LegendSource, PairsSource
 from app.settings import settings
+from workers.configured import configured_annotator
 from workers.directions.balance import balance
 from workers.directions.datafiles import FileLabelled, read_pairs, read_rows
 from workers.directions.direction import SafetyDirection
 from workers.directions.evaluation import accuracy, calibration_error
-from workers.directions.files import from_files
 from workers.directions.fit import candidate_layers, request_layer
 from workers.directions.gather import gather, plan
 from workers.directions.rows import Rows
-from workers.directions.selection import Method, choose, cross_validate, pairs_of
-from workers.engine.annotator import Annotator, load_annotator
-from workers.engine.process import set_up
-from workers.registry import publish_shipped
+from workers.directions.selection import Method, choose, cross_validate
+from workers.engine.annotator import Annotator
+from workers.registry import HeldDirections, publish_shipped
 
 RESULTS = Path(__file__).with_name("results")
 MAIN, BALANCE, OWN = "hh-harmless", "balance", "legend, two-sided"
@@ -75,16 +74,15 @@ def main() -> None:
     parser.add_argument("--recipes", default="all", choices=("all", "main"), help="main: leave the ablations out")
     options = parser.parse_args()
     config = settings()
-    passes = set_up(config.threads)
-    annotator = load_annotator(
-        config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
-    )
+    annotator = configured_annotator(config)
     sources = _sources(options.data, options.limit)
     for name in options.without:
         sources.pop(name)
     registry = Registry(Artifacts(config.artifacts_url))
     publish_shipped(registry, annotator)
-    controls = _legends(registry, annotator)
+    directions = HeldDirections(registry, annotator)
+    directions.refresh()
+    controls = directions.made_by("legend")
     made = plan(annotator, list(sources.values()), lambda _done, _total: None)
     layers = candidate_layers(annotator.depth)
     console, found = Console(), []
@@ -107,16 +105,6 @@ def _sources(folder: Path, limit: int | None) -> dict[str, AnySource]:
         if (path := folder / f"{name}.jsonl").exists():
             sources[name] = LabelledSource(recipe="labelled", responses=list(read_rows(path, FileLabelled))[:limit])
     return sources
-
-
-def _legends(registry: Registry, annotator: Annotator) -> list[SafetyDirection]:
-    """Directions of Legend's recipe in the store."""
-    cards = {name: registry.card(name) for name in registry.current()}
-    wanted = [c for c in cards.values() if c.recipe == "legend" and c.model_revision == annotator.revision]
-    return [
-        from_files(card.id, {part: registry.part(card.id, card.digest, part) for part in (CARD, TENSORS)})
-        for card in wanted
-    ]
 
 
 def _measure(
@@ -158,14 +146,15 @@ def _fitted(recipe: str, rows: Rows, names: Sequence[str], sources: Sequence[str
     margins[inside] = trial.raw
     if not inside.all():
         margins[~inside] = choose(train, method).margins(weighted.part(~inside))
-    error = calibration_error(pairs_of(train, 0, trial.log_odds)[0]) if MAIN in sources else None
+    error = calibration_error(train.pairs(0).mean(trial.log_odds)) if MAIN in sources else None
     figures = _figures(recipe, rows, names, margins)
     print(f"({time.monotonic() - started:.0f} s)", flush=True)
     return replace(figures, calibration_error=error, held_out=tuple(sources))
 
 
 def _figures(recipe: str, rows: Rows, names: Sequence[str], margins: Tensor) -> Figures:
-    by_source = {name: accuracy(*pairs_of(rows, i, margins)) for i, name in enumerate(names) if name != BALANCE}
+    pairs = {name: rows.pairs(i) for i, name in enumerate(names) if name != BALANCE}
+    by_source = {name: accuracy(of.mean(margins), of.families) for name, of in pairs.items()}
     own = rows.balance >= 0
     return Figures(recipe, by_source, balance().figures(margins[own], rows.balance[own]))
 

@@ -19,11 +19,11 @@ from app.schemas.pairs import Pair
 from app.settings import settings
 from benchmarks.published import PublishedWay
 from cli.stack import Stack
+from workers.configured import configured_annotator
 from workers.directions.datafiles import read_pairs
 from workers.directions.files import shipped_default
-from workers.engine.annotator import Annotator, load_annotator
+from workers.engine.annotator import Annotator
 from workers.engine.forward import read_all
-from workers.engine.process import set_up
 from workers.engine.weights import locate
 
 RESULTS = Path(__file__).with_name("results")
@@ -38,16 +38,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each, interleaved")
     options = parser.parse_args()
     config = settings()
-    passes = set_up(config.threads)
     pairs = random.Random(_SEED).sample(read_pairs(options.data), options.pairs)
     published = PublishedWay(locate(config.model, config.home_folder).path)
-    annotator = load_annotator(
-        config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
-    )
+    annotator = configured_annotator(config)
     with Stack(config.model_copy(update={"port": 0}), quiet=True) as stack:
         stack.wait_until_ready()
         ways: dict[str, Callable[[], object]] = {
-            "published way": lambda: _on_all_cores(lambda: published.margins(pairs), passes),
+            "published way": lambda: _on_all_cores(lambda: published.margins(pairs), annotator.passes),
             "engine": lambda: _engine(annotator, pairs),
             "HTTP bulk": lambda: _http(stack.url, pairs),
         }

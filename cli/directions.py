@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from app.artifacts import Artifacts
-from app.registry import CARD, CONTROL_VECTOR, PAGE, REPORT, TENSORS, DirectionMissing, Registry
+from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing, Registry
 from app.schemas.directions import Accuracy, DirectionCard
 from app.settings import settings
 from cli.sources import source
@@ -21,7 +21,6 @@ from cli.sources import source
 if TYPE_CHECKING:
     from app.schemas.fit import FitRequest
     from workers.directions.fit import Fitted
-    from workers.engine.annotator import Annotator
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -75,7 +74,7 @@ def fit(
             levels=levels,
             replace=replace,
         )
-        if out is None and not replace and direction_id in _registry().current():
+        if out is None and not replace and _registry().holds(direction_id):
             raise _failure(f"a direction called {direction_id} exists; --replace replaces it")
         fitted = _fit(request)
     except ValidationError as error:
@@ -153,47 +152,40 @@ def import_direction(
     """Read an exported direction back, exactly."""
     from workers.directions.control_vector import from_control_vector
     from workers.directions.errors import DirectionError
-    from workers.directions.publishing import with_report
+    from workers.directions.publishing import parts_of
     from workers.directions.reporting import bare_report
 
     try:
         direction = from_control_vector(path.name, path.read_bytes())
     except (OSError, DirectionError) as error:
         raise _failure(str(error)) from error
-    if not replace and direction.id in _registry().current():
+    if not replace and _registry().holds(direction.id):
         raise _failure(f"a direction called {direction.id} exists; --replace replaces it")
-    parts = with_report(direction, bare_report(direction))
+    parts = parts_of(direction, bare_report(direction))
     _registry().publish(direction.id, direction.card.digest, parts)
     typer.echo(f"{direction.id}: {direction.card.digest}")
 
 
 def _fit(request: "FitRequest") -> "Fitted":
-    from workers.directions.errors import DirectionError
-    from workers.directions.files import from_files
+    from workers.configured import configured_annotator
     from workers.directions.fit import fit as fit_direction
     from workers.probe import probe
+    from workers.registry import HeldDirections
 
-    annotator = _annotator()
+    annotator = configured_annotator(settings())
     probe(annotator)
-    registry, controls = _registry(), []
-    for name, digest in registry.current().items():
-        try:
-            card = registry.card(name)
-            if card.recipe == "legend" and card.model_revision == annotator.revision:
-                controls.append(from_files(name, {part: registry.part(name, digest, part) for part in (CARD, TENSORS)}))
-        except (DirectionError, DirectionMissing) as error:
-            typer.echo(f"safemargin: left out of the report: {error}", err=True)
+    directions = HeldDirections(_registry(), annotator)
+    directions.refresh()
+    controls, cache = directions.made_by("legend"), settings().home_folder / "cache"
     with _progress() as progress:
-        return fit_direction(
-            annotator, request, controls=controls, cache=settings().home_folder / "cache", progress=progress
-        )
+        return fit_direction(annotator, request, controls=controls, cache=cache, progress=progress)
 
 
 def _keep(fitted: "Fitted", out: Path | None, *, default: bool) -> None:
     from workers.directions.publishing import parts_of
 
     card = fitted.direction.card
-    parts = parts_of(fitted)
+    parts = parts_of(fitted.direction, fitted.report)
     if out is not None:
         (out / card.id).mkdir(parents=True, exist_ok=True)
         for name, content in parts.items():
@@ -203,15 +195,6 @@ def _keep(fitted: "Fitted", out: Path | None, *, default: bool) -> None:
         if default:
             _registry().set_default(card.model_revision, card.id)
     _describe(card, str(out / card.id) if out else settings().artifacts_url)
-
-
-def _annotator() -> "Annotator":
-    from workers.engine.annotator import load_annotator
-    from workers.engine.process import set_up
-
-    config = settings()
-    passes = set_up(config.threads)
-    return load_annotator(config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes)
 
 
 def _registry() -> Registry:

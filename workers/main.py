@@ -23,9 +23,10 @@ from app.settings import Settings, settings
 from workers import tasks
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
+from workers.configured import configured_annotator
 from workers.directions.errors import DirectionError
 from workers.engine import process
-from workers.engine.annotator import Annotator, load_annotator
+from workers.engine.annotator import Annotator
 from workers.engine.errors import EngineError
 from workers.engine.forward import read
 from workers.lanes import Lanes
@@ -54,11 +55,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _signal, _frame: stop.set())
-    passes = process.set_up(config.threads or max(1, process.cores() // config.workers))
     try:
-        annotator = load_annotator(
-            config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes
-        )
+        annotator = configured_annotator(config, config.workers)
         probe(annotator)
         registry = Registry(Artifacts(config.artifacts_url))
         publish_shipped(registry, annotator)

@@ -11,8 +11,8 @@ from app.schemas.directions import DirectionCard
 from app.schemas.report import DirectionReport
 from workers.directions.direction import SafetyDirection, check_fits
 from workers.directions.errors import DirectionError
-from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files
-from workers.directions.publishing import with_report
+from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, from_folder
+from workers.directions.publishing import parts_of
 from workers.engine.annotator import Annotator
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,10 @@ class HeldDirections:
         with self._lock:
             return dict(self._held)
 
+    def made_by(self, recipe: str) -> list[SafetyDirection]:
+        """What is held and was made by a recipe."""
+        return [direction for direction in self.all().values() if direction.card.recipe == recipe]
+
     def _take(self, name: str, digest: str) -> SafetyDirection | None:
         try:
             return self._load(name, digest)
@@ -120,9 +124,9 @@ def publish_shipped(registry: Registry, annotator: Annotator) -> None:
         card = DirectionCard.model_validate_json((folder / CARD).read_bytes())
         fits = (card.model_revision, card.template) == (annotator.revision, annotator.template.digest)
         if fits and not registry.knows(card.id):
-            direction = from_files(card.id, {part: (folder / part).read_bytes() for part in (CARD, TENSORS)})
+            direction = from_folder(folder)
             report = DirectionReport.model_validate_json((folder / REPORT).read_bytes())
-            registry.publish(card.id, card.digest, with_report(direction, report))
+            registry.publish(card.id, card.digest, parts_of(direction, report))
     default = json.loads(SHIPPED_DEFAULTS.read_bytes()).get(annotator.revision)
-    if default in registry.current() and annotator.revision not in registry.defaults():
+    if default and registry.holds(default) and annotator.revision not in registry.defaults():
         registry.set_default(annotator.revision, default)

@@ -76,10 +76,10 @@ class Trainer:
                 if not progress(done, total):
                     raise Interrupted
 
-        controls = [held for held in self.directions.all().values() if held.card.recipe == "legend"]
+        controls = self.directions.made_by("legend")
         fitted = fit(self.annotator, request, controls=controls, cache=self.cache, note={"job": job}, progress=step)
         self._refuse_taken(request)
-        card, parts = fitted.direction.card, parts_of(fitted)
+        card, parts = fitted.direction.card, parts_of(fitted.direction, fitted.report)
         while not self._published(card, parts):
             if self.stop.wait(_RETRY_SECONDS):
                 raise Interrupted
@@ -92,7 +92,7 @@ class Trainer:
         return None
 
     def _refuse_taken(self, request: FitRequest) -> None:
-        if not request.replace and request.id in self.directions.registry.current():
+        if not request.replace and self.directions.registry.holds(request.id):
             raise UnfitData(f"a direction called {request.id} has come into being meanwhile")
 
     def _published(self, card: DirectionCard, parts: dict[str, bytes]) -> bool:

@@ -56,7 +56,7 @@ def direction(
 
 def publish(registry: Registry, made: SafetyDirection) -> SafetyDirection:
     """Put a direction into the store as a worker would, or another machine."""
-    parts = publishing.with_report(made, reporting.bare_report(made))
+    parts = publishing.parts_of(made, reporting.bare_report(made))
     registry.publish(made.id, made.card.digest, parts)
     return made
 

@@ -13,7 +13,7 @@ from app.settings import settings
 from cli.main import app
 from tests.conftest import random_direction
 from workers.directions.direction import SafetyDirection
-from workers.directions.publishing import with_report
+from workers.directions.publishing import parts_of
 from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
@@ -33,7 +33,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]
 
 
 def put(store: Registry, direction: SafetyDirection) -> SafetyDirection:
-    store.publish(direction.id, direction.card.digest, with_report(direction, bare_report(direction)))
+    store.publish(direction.id, direction.card.digest, parts_of(direction, bare_report(direction)))
     return direction
 
 
@@ -188,7 +188,7 @@ def test_a_fit_of_a_taken_id_or_a_missing_file_ends_with_status_1(sure: SafetyDi
 def test_a_fit_of_too_few_rows_ends_with_status_1_and_stores_nothing(
     store: Registry, annotator: Annotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.directions._annotator", lambda: annotator)
+    monkeypatch.setattr("workers.configured.configured_annotator", lambda _config: annotator)
     data = tmp_path / "mine.jsonl"
     rows = [{"prompt": f"{i}?", "chosen": "no", "rejected": "yes"} for i in range(30)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -48,6 +48,16 @@ def from_files(name: str, files: Mapping[str, bytes]) -> SafetyDirection:
     return assemble(name, card, tensors)
 
 
+def from_folder(folder: Path) -> SafetyDirection:
+    """Read a direction whose files lie in a folder called by its id.
+
+    Raises:
+        UnusableFile: as `from_files`.
+        OSError: a file is not there.
+    """
+    return from_files(folder.name, {part: (folder / part).read_bytes() for part in (CARD, TENSORS)})
+
+
 def shipped_default(model_revision: str | None = None) -> SafetyDirection:
     """The shipped default of a model; of the first that has one where no model is named.
 
@@ -58,7 +68,7 @@ def shipped_default(model_revision: str | None = None) -> SafetyDirection:
     name = defaults.get(model_revision) if model_revision else next(iter(defaults.values()), None)
     if name is None:
         raise UnusableFile("no direction ships for this annotator")
-    return from_files(name, {part: (SHIPPED / name / part).read_bytes() for part in (CARD, TENSORS)})
+    return from_folder(SHIPPED / name)
 
 
 def assemble(name: str, card: DirectionCard, tensors: Mapping[str, Tensor]) -> SafetyDirection:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 
 from app.schemas.directions import Accuracy, Reading
-from app.schemas.fit import AnySource, FitRequest, LegendSource
+from app.schemas.fit import BALANCE, AnySource, FitRequest, LegendSource
 from app.schemas.report import DirectionReport
 from workers.directions.balance import balance
 from workers.directions.balance_reading import balance_margins
@@ -20,7 +20,7 @@ from workers.directions.legend import LegendSettings, fit_legend, read_requests
 from workers.directions.prompted import Requests, low_rank
 from workers.directions.reporting import bare_report, full_report
 from workers.directions.rows import MIN_ROWS, Rows
-from workers.directions.selection import CrossValidation, Method, ReadOut, choose, cross_validate, pairs_of
+from workers.directions.selection import PROTOCOL, CrossValidation, Method, ReadOut, choose, cross_validate
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
 
@@ -28,7 +28,6 @@ RANK = 64
 """How many products of the request's activations a direction that depends on the prompt keeps."""
 
 _LABELLED = ("pairs", "labelled")
-_PROTOCOL = "five-fold cross-validation over prompts; penalty, layers and calibration chosen inside the folds"
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _measure(
 ) -> SafetyDirection:
     """The direction with its calibration and figures on its card."""
     labelled = request.sources[0].recipe in _LABELLED
-    held_out, _ = pairs_of(rows, 0, read_out.held_out)
+    held_out = rows.pairs(0).mean(read_out.held_out)
     slope = platt_slope(held_out) if labelled else None
     readings = [] if trial is None else _readings(request.sources, rows, trial)
     sides = _balance_figures(annotator, direction, rows, trial, cache)
@@ -158,16 +157,15 @@ def _measure(
 def _readings(sources: Sequence[AnySource], rows: Rows, trial: CrossValidation) -> list[Reading]:
     found = []
     for index, source in enumerate(sources):
-        raw, families = pairs_of(rows, index, trial.raw)
-        log_odds, _ = pairs_of(rows, index, trial.log_odds)
-        if not len(raw) or source.recipe not in _LABELLED:
+        pairs = rows.pairs(index)
+        if not len(pairs.first) or source.recipe not in _LABELLED:
             continue
         found.append(
             Reading(
                 data=name_of(source),
-                protocol=_PROTOCOL,
-                accuracy=accuracy(raw, families),
-                calibration_error=calibration_error(log_odds),
+                protocol=PROTOCOL,
+                accuracy=accuracy(pairs.mean(trial.raw), pairs.families),
+                calibration_error=calibration_error(pairs.mean(trial.log_odds)),
             )
         )
     return found
@@ -236,4 +234,4 @@ def name_of(source: AnySource) -> str:
     """What reports call a source."""
     if source.name:
         return source.name
-    return "balance" if getattr(source, "pairs", None) == "balance" else source.recipe
+    return BALANCE if getattr(source, "pairs", None) == BALANCE else source.recipe

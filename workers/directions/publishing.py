@@ -8,17 +8,11 @@ from workers.directions.control_vector import to_control_vector
 from workers.directions.direction import SafetyDirection
 from workers.directions.errors import UnusableFile
 from workers.directions.files import to_files
-from workers.directions.fit import Fitted
 from workers.directions.page import page
 
 
-def parts_of(fitted: Fitted) -> dict[str, bytes]:
+def parts_of(direction: SafetyDirection, report: DirectionReport) -> dict[str, bytes]:
     """Numbers, card, report as JSON and as a page and, where llama.cpp could load it, the control vector."""
-    return with_report(fitted.direction, fitted.report)
-
-
-def with_report(direction: SafetyDirection, report: DirectionReport) -> dict[str, bytes]:
-    """The same of a direction and its report."""
     parts = to_files(direction)
     parts[REPORT] = report.model_dump_json(indent=2).encode()
     parts[PAGE] = page(report)

@@ -1,7 +1,6 @@
 """What is measured of a fit beyond its card: every place by itself, calibration, controls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,8 +10,8 @@ from workers.directions.direction import SafetyDirection
 from workers.directions.evaluation import accuracy, auroc, calibration_error, correlation
 from workers.directions.gather import POOLINGS, Plan
 from workers.directions.ridge import LayerFit, fit_ridge
-from workers.directions.rows import MIN_ROWS, LayerRows, Rows
-from workers.directions.selection import CrossValidation, best_fit
+from workers.directions.rows import MIN_ROWS, LayerRows, Pairs, Rows
+from workers.directions.selection import PROTOCOL, CrossValidation, best_fit
 from workers.engine.annotator import Annotator
 from workers.engine.forward import read_all
 from workers.engine.packing import Group
@@ -21,36 +20,6 @@ _BINS = 10
 _HISTOGRAM_HALF = 12
 _SWAPPED = 16
 _RANDOM_SEED = 7
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs that the rows of the first source stand for.
-
-    Attributes:
-        rows: all rows.
-        first, second: [m] rows whose mean is a pair's.
-    """
-
-    rows: Rows
-    first: Tensor
-    second: Tensor
-
-    @classmethod
-    def of(cls, rows: Rows) -> "Pairs":
-        """Those of the first source."""
-        first, second = rows.compared()
-        mine = rows.sources[first] == 0
-        return cls(rows, first[mine], second[mine])
-
-    @property
-    def families(self) -> Tensor:
-        """[m] family of each pair."""
-        return self.rows.families[self.first]
-
-    def mean(self, values: Tensor) -> Tensor:
-        """[m, …] of pairs from [n, …] of rows."""
-        return (values[self.first].double() + values[self.second].double()) / 2
 
 
 def full_report(
@@ -65,13 +34,12 @@ def full_report(
     report = bare_report(direction).model_copy(update={"swap_error": swap_error(annotator, direction, made)})
     if trial is None:
         return report
-    pairs, calibrated = Pairs.of(rows), direction.card.slope is not None
+    pairs, calibrated = rows.pairs(0), direction.card.slope is not None
     margins = pairs.mean(trial.log_odds if calibrated else trial.raw)
     labelled = bool(direction.card.readings)
     what = "pairs of the first source" if labelled else "rows of the first source, which nobody labelled"
-    protocol = "five-fold cross-validation over prompts, every choice made inside the folds"
     measured = {
-        "measured_on": f"{len(margins)} {what}: {protocol}",
+        "measured_on": f"{len(margins)} {what}: {PROTOCOL}",
         "accuracy": accuracy(margins, pairs.families) if labelled else None,
         "behaviour": _behaviour(margins, pairs),
         "split_half_cosine": _whole_cosine(rows, direction),

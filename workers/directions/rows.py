@@ -66,6 +66,12 @@ class Rows:
         """The rows at the layer of this index."""
         return LayerRows(self.differences[:, layer], self.members, self.families, self.weights, self.prompts)
 
+    def pairs(self, source: int) -> "Pairs":
+        """The pairs that the rows of a source stand for."""
+        first, second = self.compared()
+        mine = self.sources[first] == source
+        return Pairs(self, first[mine], second[mine])
+
     def compared(self) -> tuple[Tensor, Tensor]:
         """Indices [m] and [m] of rows whose mean margin is that of one pair.
 
@@ -105,6 +111,29 @@ class Rows:
             moving = moving or bool(block.any())
         if not moving:
             raise UnfitData("the safer and the other responses have the same activations everywhere")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """m pairs that rows stand for.
+
+    Attributes:
+        rows: all n rows.
+        first, second: [m] rows whose mean is a pair's.
+    """
+
+    rows: Rows
+    first: Tensor
+    second: Tensor
+
+    @property
+    def families(self) -> Tensor:
+        """[m] family of each pair."""
+        return self.rows.families[self.first]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """[m, …] of pairs from [n, …] of rows."""
+        return (values[self.first].double() + values[self.second].double()) / 2
 
 
 _BY_ROW = tuple(f.name for f in fields(Rows) if f.name not in ("layers", "differences", "skipped"))

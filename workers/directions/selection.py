@@ -14,6 +14,9 @@ from workers.directions.prompted import fit_prompted
 from workers.directions.ridge import LayerFit, fit_mean, fit_ridge
 from workers.directions.rows import LayerRows, Rows
 
+PROTOCOL = "five-fold cross-validation over prompts; penalty, layers and calibration chosen inside the folds"
+"""How `cross_validate` measures."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -111,13 +114,6 @@ class CrossValidation:
     log_odds: Tensor
 
 
-def pairs_of(rows: Rows, source: int, margins: Tensor) -> tuple[Tensor, Tensor]:
-    """Margins [m] of the pairs that the rows of a source stand for, from [n] margins of rows, and their families."""
-    first, second = rows.compared()
-    mine = rows.sources[first] == source
-    return (margins[first] + margins[second])[mine] / 2, rows.families[first][mine]
-
-
 def cross_validate(rows: Rows, method: Method, main: int = 0) -> CrossValidation:
     """Five folds over families; calibrated on the rows of the source `main`, as the whole fit is."""
     raw = torch.zeros(len(rows), dtype=torch.double)
@@ -128,7 +124,7 @@ def cross_validate(rows: Rows, method: Method, main: int = 0) -> CrossValidation
         read_out = choose(train, method)
         margins = read_out.margins(test)
         raw[fold == number] = margins
-        held_out, _ = pairs_of(train, main, read_out.held_out)
+        held_out = train.pairs(main).mean(read_out.held_out)
         log_odds[fold == number] = margins * (platt_slope(held_out) or 0.0)
     return CrossValidation(raw, log_odds)
 

@@ -11,7 +11,7 @@ from tests.workers.directions.synthetic import chance, gaussian, rows
 from workers.directions.evaluation import accuracy, calibration_error, platt_slope
 from workers.directions.labels import centre
 from workers.directions.rows import Rows
-from workers.directions.selection import Method, choose, cross_validate, pairs_of
+from workers.directions.selection import Method, choose, cross_validate
 
 WIDTH = 16
 
@@ -24,8 +24,8 @@ def singles(safe: int, unsafe: int, *, signal: float, seed: int) -> Rows:
 
 
 def held_out(made: Rows) -> Accuracy:
-    raw, families = pairs_of(made, 0, cross_validate(made, Method()).raw)
-    return accuracy(raw, families)
+    pairs = made.pairs(0)
+    return accuracy(pairs.mean(cross_validate(made, Method()).raw), pairs.families)
 
 
 def test_labels_without_meaning_are_read_by_chance_though_one_is_rare() -> None:
@@ -74,8 +74,9 @@ def test_margins_of_a_source_are_those_of_its_own_pairs() -> None:
     sources = torch.tensor([1, 0, 0, 0, 1, 1])
     made = rows(gaussian(6, 1, 2, 3), groups=groups, sides=sides, sources=sources, families=groups)
     margins = torch.tensor([1.0, 10.0, 20.0, 40.0, 3.0, 5.0])
-    assert [values.tolist() for values in pairs_of(made, 0, margins)] == [[15.0, 25.0], [0, 0]]
-    assert [values.tolist() for values in pairs_of(made, 1, margins)] == [[1.0, 4.0], [-1, 4]]
+    first, second = made.pairs(0), made.pairs(1)
+    assert (first.mean(margins).tolist(), first.families.tolist()) == ([15.0, 25.0], [0, 0])
+    assert (second.mean(margins).tolist(), second.families.tolist()) == ([1.0, 4.0], [-1, 4])
 
 
 COUNT = 300
@@ -107,7 +108,7 @@ def as_labels(*, shared: bool) -> Rows:
 def slope_of(made: Rows) -> tuple[float, Tensor]:
     """Log-odds per margin as a fit calibrates them on its first source, and those it then gives to fresh pairs."""
     read_out = choose(made, Method())
-    slope = platt_slope(pairs_of(made, 0, read_out.held_out)[0])
+    slope = platt_slope(made.pairs(0).mean(read_out.held_out))
     assert slope is not None
     return slope, read_out.margins(fresh_pairs()) * slope
 

@@ -8,9 +8,8 @@ from tests.workers.directions.synthetic import gaussian
 from workers.directions.control_vector import from_control_vector
 from workers.directions.direction import PromptTerm, SafetyDirection, new_direction
 from workers.directions.files import from_files
-from workers.directions.fit import Fitted
 from workers.directions.page import page
-from workers.directions.publishing import parts_of, with_report
+from workers.directions.publishing import parts_of
 from workers.directions.reporting import bare_report
 from workers.engine.sites import Site
 
@@ -25,7 +24,7 @@ def direction(layer: int) -> SafetyDirection:
 def test_numbers_card_report_page_and_control_vector_are_kept_and_say_the_same() -> None:
     made = direction(3)
     report = bare_report(made)
-    parts = parts_of(Fitted(made, report))
+    parts = parts_of(made, report)
     assert parts.keys() == {TENSORS, CARD, REPORT, PAGE, CONTROL_VECTOR}
     for back in (from_files("mine", parts), from_control_vector("mine", parts[CONTROL_VECTOR])):
         assert back.card == made.card
@@ -36,11 +35,11 @@ def test_numbers_card_report_page_and_control_vector_are_kept_and_say_the_same()
 
 def test_a_direction_that_llama_cpp_cannot_steer_by_is_kept_without_a_control_vector() -> None:
     made = direction(0)
-    parts = with_report(made, bare_report(made))
+    parts = parts_of(made, bare_report(made))
     assert parts.keys() == {TENSORS, CARD, REPORT, PAGE}
     assert from_files("mine", parts).card == made.card
 
 
 def test_the_same_fit_gives_the_same_files() -> None:
-    made = direction(3)
-    assert parts_of(Fitted(made, bare_report(made))) == with_report(made, bare_report(made))
+    first, second = direction(3), direction(3)
+    assert parts_of(first, bare_report(first)) == parts_of(second, bare_report(second))
