@@ -108,7 +108,7 @@ def _assemble(
     term = None
     scale = torch.cat([rows.at(layer).scale for layer in read_out.layers])
     bends = [fit.modulation * weight for fit, weight in weighted if fit.modulation is not None]
-    if any(bool(bend.any()) for bend in bends):
+    if any(fit.by_prompt for fit in read_out.fits):
         probes, offsets, bent, constant = low_rank(torch.cat(bends), Requests.of(rows.prompts), scale, RANK)
         site = Site(request_layer(annotator), "request")
         parts = (values.float().contiguous() for values in (probes[:, None], offsets, bent))

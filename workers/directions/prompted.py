@@ -16,7 +16,7 @@ from workers.directions.errors import UnfitData
 from workers.directions.ridge import LayerFit, repeated_families
 from workers.directions.rows import LayerRows
 
-CANDIDATES = ((0.0, 3.0), (0.0, 6.0), (1.0, 0.35), (1.0, 0.7), (1.0, 1.5))
+CANDIDATES = ((0.0, 3.0), (0.0, 6.0), (1.0, 0.7), (1.0, 1.5), (1.0, 3.0))
 """Shares c and penalties λ tried: where the prompt does not help, held-out rows choose the read-out without it."""
 
 MOST_ROWS = 12_000

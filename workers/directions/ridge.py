@@ -34,6 +34,11 @@ class LayerFit:
     held_out: Tensor
     modulation: Tensor | None = None
 
+    @property
+    def by_prompt(self) -> bool:
+        """Whether margins depend on the request."""
+        return self.modulation is not None and bool(self.modulation.any())
+
 
 def fit_ridge(rows: LayerRows, lambdas: Sequence[float] = LAMBDAS) -> list[LayerFit]:
     """Read-outs for every λ, from one eigendecomposition of the rows' second moment or, if smaller, Gram matrix."""

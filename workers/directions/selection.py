@@ -74,8 +74,14 @@ class ReadOut:
 
 
 def best_fit(fits: Sequence[LayerFit], weights: Tensor) -> LayerFit:
-    """The fit with the best held-out likelihood."""
-    return max(fits, key=lambda fit: quality(fit.held_out, weights))
+    """The fit with the best held-out likelihood; one that depends on the prompt has to earn it by a standard error."""
+    best = max(fits, key=lambda fit: quality(fit.held_out, weights))
+    plain = [fit for fit in fits if not fit.by_prompt]
+    if not best.by_prompt or not plain:
+        return best
+    simpler = best_fit(plain, weights)
+    gain = likelihoods(best.held_out, weights) - likelihoods(simpler.held_out, weights)
+    return best if float(gain.sum()) > _error(gain) else simpler
 
 
 def choose(rows: Rows, method: Method) -> ReadOut:
@@ -94,8 +100,7 @@ def choose(rows: Rows, method: Method) -> ReadOut:
         without = {i: likelihoods(scores[[j for j in chosen if j != i]].mean(dim=0), rows.weights) for i in chosen}
         loser = max(without, key=lambda i: float(without[i].sum()))
         gain = without[loser] - kept
-        error = float(gain.std()) * len(gain) ** 0.5
-        if len(chosen) <= method.read_layers and float(gain.sum()) <= error:
+        if len(chosen) <= method.read_layers and float(gain.sum()) <= _error(gain):
             break
         chosen.remove(loser)
     return ReadOut(tuple(chosen), tuple(best[i] for i in chosen), scores[chosen].mean(dim=0))
@@ -127,6 +132,11 @@ def cross_validate(rows: Rows, method: Method, main: int = 0) -> CrossValidation
         held_out = train.pairs(main).mean(read_out.held_out)
         log_odds[fold == number] = margins * (platt_slope(held_out) or 0.0)
     return CrossValidation(raw, log_odds)
+
+
+def _error(gains: Tensor) -> float:
+    """Standard error of the sum of [n] gains."""
+    return float(gains.std() * len(gains) ** 0.5)
 
 
 def _spread(margins: Tensor) -> float:

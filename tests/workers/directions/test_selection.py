@@ -40,6 +40,19 @@ def test_the_penalty_chosen_is_the_one_whose_held_out_margins_are_likeliest_at_a
     assert best_fit(fits[:2], torch.ones(4)).penalty == 0
 
 
+@pytest.mark.parametrize(("helped", "penalty"), [(8, 0.0), (200, 1.0)])
+def test_a_read_out_that_depends_on_the_prompt_is_chosen_where_it_helps_beyond_chance(
+    helped: int, penalty: float
+) -> None:
+    plain = 1 + gaussian(400, seed=2)
+    better = plain.clone()
+    better[:helped] += 1
+    better[helped:] += 0.2 * gaussian(400 - helped, seed=3)
+    bent = LayerFit(1.0, torch.ones(1, 1), better, torch.ones(1, 1, 1))
+    straight = LayerFit(0.0, torch.ones(1, 1), plain, torch.zeros(1, 1, 1))
+    assert best_fit([straight, bent], torch.ones(400)).penalty == penalty
+
+
 def test_rows_that_weigh_more_count_for_more_in_the_choice() -> None:
     left, other = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0]), torch.tensor([-1.0, -1.0, 1.0, 1.0, 1.0])
     fits = [LayerFit(0, torch.zeros(1, 1), left), LayerFit(1, torch.zeros(1, 1), other)]
