@@ -51,12 +51,10 @@ def _prompt_kind(prompt: Any) -> str | None:
 
 
 PROMPT_KINDS = frozenset({"text", "conversation"})
-Prompt = Annotated[
-    Annotated[PromptText, Tag("text")] | Annotated[Conversation, Tag("conversation")],
-    Discriminator(
-        _prompt_kind, custom_error_type="prompt_type", custom_error_message="must be a string or a list of messages"
-    ),
-]
+BY_PROMPT_KIND = Discriminator(
+    _prompt_kind, custom_error_type="prompt_type", custom_error_message="must be a string or a list of messages"
+)
+Prompt = Annotated[Annotated[PromptText, Tag("text")] | Annotated[Conversation, Tag("conversation")], BY_PROMPT_KIND]
 
 
 def as_messages(prompt: str | list[Message]) -> list[Message]:

@@ -1,0 +1,152 @@
+"""Annotated pairs as rows for trainers and for analysis, and rows as a Parquet file that streams.
+
+A trainer's row has a prompt of its own and only the responses beside it, as lists of messages, because the prompt of a
+pair is a user's turn: both TRL's RewardTrainer and OpenRLHF's RewardDataset (with `--data.prompt_key prompt` and
+`--data.apply_chat_template`) join prompt and response and put them into the trained model's chat template. TRL takes
+`margin` where the column is there, OpenRLHF with `--model.margin_loss_enable`.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.schemas.annotate import Annotation, Provenance
+from app.schemas.pairs import Pair
+
+Format = Literal["raw", "trl", "openrlhf"]
+Exported = dict[str, Any]
+
+_GROUP_ROWS = 4096
+_GROUP_BYTES = 1 << 25
+_PIECE_ROWS = 64
+
+
+def trainer_row(pair: Pair, annotation: Annotation) -> Exported:
+    """`prompt`, `chosen`, `rejected` and `margin`, of formats `trl` and `openrlhf`; texts are lists of messages.
+
+    The annotation's margin is finite.
+    """
+    return {
+        "prompt": [message.model_dump() for message in pair.messages],
+        "chosen": [{"role": "assistant", "content": pair.chosen}],
+        "rejected": [{"role": "assistant", "content": pair.rejected}],
+        "margin": annotation.margin,
+    }
+
+
+def raw_row(line: int, annotation: Annotation, provenance: Provenance) -> Exported:
+    """`line`, `annotation` and `provenance`, of format `raw`: everything that is known, and no text."""
+    return {"line": line, "annotation": annotation.model_dump(), "provenance": provenance.model_dump()}
+
+
+def schema(format: Format) -> pa.Schema:
+    """Columns and types of a format in Parquet, the same for every file."""
+    return _RAW if format == "raw" else _TRAINER
+
+
+def parquet_stream(rows: Iterable[Exported], columns: pa.Schema) -> Iterator[bytes]:
+    """Rows as a Parquet file, in blocks as they become ready; memory holds one row group.
+
+    If `rows` raises, the file ends without its footer, so that nobody takes it for whole.
+    """
+    sink = _Sink()
+    with pq.ParquetWriter(sink, columns, compression="zstd") as writer:
+        for group in _groups(rows, columns):
+            writer.write_table(group)
+            yield sink.take()
+    yield sink.take()
+
+
+def _groups(rows: Iterable[Exported], columns: pa.Schema) -> Iterator[pa.Table]:
+    pieces: list[pa.RecordBatch] = []
+    for piece in _pieces(rows, columns):
+        pieces.append(piece)
+        full = sum(map(len, pieces)) >= _GROUP_ROWS or sum(part.nbytes for part in pieces) >= _GROUP_BYTES
+        if full:
+            yield pa.Table.from_batches(pieces)
+            pieces = []
+    if pieces:
+        yield pa.Table.from_batches(pieces)
+
+
+def _pieces(rows: Iterable[Exported], columns: pa.Schema) -> Iterator[pa.RecordBatch]:
+    waiting: list[Exported] = []
+    for row in rows:
+        waiting.append(row)
+        if len(waiting) == _PIECE_ROWS:
+            yield pa.RecordBatch.from_pylist(waiting, schema=columns)
+            waiting = []
+    if waiting:
+        yield pa.RecordBatch.from_pylist(waiting, schema=columns)
+
+
+class _Sink:
+    """A file that only grows and forgets what was taken from it."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._size = 0
+
+    def write(self, block: Any) -> int:
+        self._blocks.append(bytes(block))
+        self._size += len(self._blocks[-1])
+        return len(self._blocks[-1])
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self.closed = True
+
+    def take(self) -> bytes:
+        taken = b"".join(self._blocks)
+        self._blocks.clear()
+        return taken
+
+
+def _always(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+def _struct(*fields: pa.Field) -> pa.DataType:
+    return pa.struct(list(fields))
+
+
+_MARGIN = _always("margin", pa.float64())
+_MESSAGES = pa.list_(_struct(_always("role", pa.string()), _always("content", pa.string())))
+_TRAINER = pa.schema([_always(name, _MESSAGES) for name in ("prompt", "chosen", "rejected")] + [_MARGIN])
+_SAID = (
+    _MARGIN,
+    _always("probability", pa.float64()),
+    pa.field("level", pa.int64()),
+    _always("label_conflict", pa.bool_()),
+    _always("raw", _struct(*(_always(name, pa.float64()) for name in ("margin", "chosen", "rejected")))),
+)
+_ANNOTATION = _struct(
+    *_SAID,
+    _always("id", pa.string()),
+    _always("truncated", pa.bool_()),
+    _always("tokens", _struct(*(_always(name, pa.int64()) for name in ("prompt", "chosen", "rejected")))),
+    pa.field("directions", pa.map_(pa.string(), _struct(*_SAID))),
+)
+_MADE_BY = (
+    *(_always(name, pa.string()) for name in ("model", "model_revision", "template", "direction", "direction_digest")),
+    _always("calibrated", pa.bool_()),
+    _always("unreliable", pa.bool_()),
+    _always("layers", pa.list_(pa.int64())),
+    *(_always(name, pa.string()) for name in ("pooling", "dtype", "version")),
+)
+_RAW = pa.schema(
+    [
+        _always("line", pa.int64()),
+        _always("annotation", _ANNOTATION),
+        _always("provenance", _struct(*_MADE_BY, pa.field("others", pa.list_(_struct(*_MADE_BY))))),
+    ]
+)
