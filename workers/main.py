@@ -33,6 +33,7 @@ from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
 from workers.registry import HeldDirections, publish_shipped
+from workers.score_cache import ScoreCache
 from workers.training import Trainer
 
 log = logging.getLogger("safemargin.worker")
@@ -43,7 +44,7 @@ EXIT_CONFIGURATION = 78
 EXIT_STORE = 1
 """The artifact store does not answer: a supervisor should try again."""
 
-_LANES = {keys.ANNOTATE: 4, keys.TRAIN: 1}
+_LANES = {keys.ANNOTATE: 4, keys.BULK: 2, keys.TRAIN: 1}
 _STALL_SECONDS = 300.0
 _DRAIN_SECONDS = 30.0
 
@@ -78,11 +79,13 @@ def _serve(config: Settings, annotator: Annotator, directions: HeldDirections, s
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
     presence = Presence(redis, name, annotator, directions, metrics.serve(config.metrics_port))
     trainer = Trainer(annotator, directions, presence.announce, stop, config.home_folder / "cache")
-    pairs = PairAnnotator(annotator, directions, batcher, metrics)
-    tasks.serve(tasks.Duty(name, JobStore(redis), pairs, trainer))
+    cache = ScoreCache(redis, annotator, config.score_cache_entries) if config.score_cache_entries else None
+    pairs = PairAnnotator(annotator, directions, batcher, metrics, cache)
+    tasks.serve(tasks.Duty(name, JobStore(redis), directions.registry.artifacts, pairs, trainer))
     lanes = Lanes(config.redis_url, name, _LANES)
     keeper = threading.Thread(target=_keep, args=(presence, lanes, batcher, stop), name="keeper", daemon=True)
     librarian = threading.Thread(target=_look_after, args=(directions, stop), name="librarian", daemon=True)
+    presence.announce()  # before anything is in hand, so that others would find it there
     lanes.start()
     keeper.start()
     librarian.start()
@@ -165,8 +168,9 @@ def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Ev
             os._exit(1)
         presence.announce()
         try:
-            if inherited := custody.inherit(presence.redis, presence.name):
-                log.warning("queued %d chunks of dead workers again", inherited)
+            if inherited := custody.inherit(presence.redis):
+                log.warning("gave back %d chunks of dead workers", inherited)
+            custody.wake_idle(presence.redis)
         except RedisError as error:
             log.warning("no look at dead workers: %s", error)
         if not lanes.alive:

@@ -1,19 +1,25 @@
-"""Every function that the queue may call."""
+"""Every function that the queue may call. A task says that there may be work, the job store says which."""
 
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from app.artifacts import StoreUnreachable
-from app.jobs import custody
+from app.artifacts import ArtifactMissing, Artifacts, StoreUnreachable
+from app.jobs import rows as stored
+from app.jobs.collect import answer_path
+from app.jobs.hand import Claim, Hand
 from app.jobs.store import JobStore
-from app.schemas.chunk import Chunk
+from app.schemas.chunk import Chunk, ChunkAnswer, Reading
 from app.schemas.fit import FitAnswer, FitRequest
+from app.schemas.pairs import Pair
+from app.schemas.score import Candidates
 from workers.annotate import PairAnnotator
 from workers.directions.errors import DirectionError
 from workers.engine.errors import EngineError
@@ -32,11 +38,13 @@ class Duty:
 
     worker: str
     jobs: JobStore
+    artifacts: Artifacts
     pairs: PairAnnotator
     trainer: Trainer
 
 
 _duties: list[Duty] = []
+_quarantine = threading.Lock()
 
 
 def serve(duty: Duty) -> None:
@@ -44,14 +52,34 @@ def serve(duty: Duty) -> None:
     _duties[:] = [duty]
 
 
-def annotate_chunk(job_id: str, number: int) -> None:
-    """Annotate one chunk and store its answer; a chunk already answered or abandoned is left alone."""
-    _patiently(lambda: _in_hand(_duties[0], _annotate, job_id, number))
+def annotate_next(queue: str) -> None:
+    """Annotate the next chunk of a queue, if there is any, and ask for the task after this one."""
+    _next(queue, _annotate)
 
 
-def fit_direction(job_id: str, number: int) -> None:
-    """Make a direction, publish it and store that; interrupted by the worker's end, it is queued again."""
-    _patiently(lambda: _in_hand(_duties[0], _fit, job_id, number))
+def fit_next(queue: str) -> None:
+    """Make the next direction, publish it and store that; interrupted by the worker's end, it is given back."""
+    _next(queue, _fit)
+
+
+def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
+    duty = _duties[0]
+    hand = Hand(duty.jobs, duty.worker, threading.current_thread().name)
+    claim = _patiently(lambda: hand.claim(queue))
+    if claim is None:
+        return
+    try:
+        _patiently(lambda: work(duty, hand, claim))
+    except (UnknownDirection, DirectionError, EngineError) as error:
+        _fail(duty, claim, str(error))
+    except ArtifactMissing:
+        _fail(duty, claim, "its file was deleted while the job used it")
+    except Exception as error:
+        # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
+        log.error("chunk %s of job %s failed: %s at %s", claim.number, claim.job_id, type(error).__name__, _at(error))
+        _fail(duty, claim, f"the worker failed ({type(error).__name__}); its log says where")
+    _patiently(hand.put_down)
+    _patiently(lambda: duty.jobs.wake(queue, duty.jobs.unclaimed(queue)))
 
 
 def _patiently(ask: Callable[[], Asked]) -> Asked:
@@ -64,47 +92,79 @@ def _patiently(ask: Callable[[], Asked]) -> Asked:
             time.sleep(_RETRY_SECONDS)
 
 
-def _in_hand(duty: Duty, work: Callable[[Duty, str, int, bytes], None], job_id: str, number: int) -> None:
-    custody.take(duty.jobs.redis, duty.worker, job_id, number)
-    payload = duty.jobs.work(job_id, number)
-    if payload is not None:
-        try:
-            work(duty, job_id, number, payload)
-        except (RedisError, StoreUnreachable):
-            raise
-        except (UnknownDirection, DirectionError, EngineError) as error:
-            _fail(duty, job_id, str(error))
-        except Exception as error:
-            # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
-            log.error("chunk %s of job %s failed: %s at %s", number, job_id, type(error).__name__, _place(error))
-            _fail(duty, job_id, f"the worker failed ({type(error).__name__}); its log says where")
-    custody.put_down(duty.jobs.redis, duty.worker, job_id, number)
+def _fail(duty: Duty, claim: Claim, reason: str) -> None:
+    _patiently(lambda: duty.jobs.fail(claim.job_id, reason))
 
 
-def _fail(duty: Duty, job_id: str, reason: str) -> None:
-    _patiently(lambda: duty.jobs.fail(job_id, reason))
-
-
-def _annotate(duty: Duty, job_id: str, number: int, payload: bytes) -> None:
-    answer = duty.pairs.annotate(Chunk.model_validate_json(payload))
+def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
+    chunk = _chunk(duty, claim)
+    if chunk is None:
+        return
+    answer = _answer(duty, hand, claim, chunk)
     done, failed = answer.counts()
-    duty.jobs.answer(job_id, number, answer, done=done, failed=failed)
+    body = answer.model_dump_json().encode()
+    if claim.rows is not None:
+        if not _patiently(lambda: duty.jobs.wanted(claim.job_id, claim.number)):
+            return  # what was counted is what is kept, and nothing of a job whose results are deleted
+        _patiently(partial(duty.artifacts.write, answer_path(claim.job_id, claim.number), body))
+        body = b""
+    _patiently(lambda: hand.answer(claim, body, done=done, failed=failed, tokens=chunk.tokens))
 
 
-def _fit(duty: Duty, job_id: str, number: int, payload: bytes) -> None:
+def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
+    """The work; None if its job is gone."""
+    if claim.payload is not None:
+        return Chunk.model_validate_json(claim.payload)
+    if claim.rows is None or claim.options is None:
+        return None
+    place = stored.chunk_place(duty.artifacts, claim.rows, claim.number)
+    rows = stored.read_chunk(duty.artifacts, claim.rows, place)
+    reading = Reading.model_validate_json(claim.options)
+    items: list[Pair | Candidates] = [row.pair.model_copy(update={"id": row.pair.id or str(row.line)}) for row in rows]
+    return Chunk.model_construct(
+        directions=reading.directions,
+        truncate=reading.truncate,
+        items=items,
+        lines=[row.line for row in rows],
+        tokens=place.tokens,
+    )
+
+
+def _answer(duty: Duty, hand: Hand, claim: Claim, chunk: Chunk) -> ChunkAnswer:
+    """The answer to a chunk; one that was in hand when a worker died is worked on part by part, each noted before.
+
+    One such chunk at a time: another that waited its turn is not blamed for a death.
+    """
+    urgent = claim.rows is None
+    if claim.suspicion is None:
+        return duty.pairs.annotate(chunk, urgent=urgent)
+    answer = duty.pairs.refused(chunk)
+    entries = list(answer.entries)
+    _patiently(partial(hand.mark, claim, range(0)))
+    with _quarantine:
+        for part in claim.suspicion.parts(len(chunk.items)):
+            _patiently(partial(hand.mark, claim, part))
+            entries[part.start : part.stop] = duty.pairs.annotate(chunk.part(part), urgent=urgent).entries
+    return answer.model_copy(update={"entries": entries})
+
+
+def _fit(duty: Duty, hand: Hand, claim: Claim) -> None:
     """Asks the queue patiently itself: begun again, a fit would lose what was read, or meet its own direction."""
-    request = FitRequest.model_validate_json(payload)
+    if claim.payload is None:
+        return
+    request = FitRequest.model_validate_json(claim.payload)
     try:
         card = duty.trainer.fit(
-            request, job_id, lambda n, total: _patiently(lambda: duty.jobs.progress(job_id, n, total))
+            request, claim.job_id, lambda n, total: _patiently(lambda: duty.jobs.progress(claim.job_id, n, total))
         )
     except Interrupted:
-        duty.jobs.requeue(job_id, number)
+        hand.give_back()
         return
-    _patiently(lambda: duty.jobs.answer(job_id, number, FitAnswer(id=card.id, digest=card.digest), done=0))
+    answer = FitAnswer(id=card.id, digest=card.digest).model_dump_json().encode()
+    _patiently(lambda: hand.answer(claim, answer, done=0))
 
 
-def _place(error: BaseException) -> str:
+def _at(error: BaseException) -> str:
     """Where an error was raised, without a word of its message."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.filename}:{frame.lineno}"

@@ -8,8 +8,8 @@ from redis import Redis
 from app.jobs import keys
 from app.schemas.directions import DirectionCard
 
-HEARTBEAT_SECONDS = 2.0
-FRESH_SECONDS = 8
+HEARTBEAT_SECONDS = 1.0
+FRESH_SECONDS = 5
 
 
 class WorkerState(BaseModel):
@@ -47,11 +47,10 @@ def announce(redis: Redis, state: WorkerState) -> None:
 
 
 def leave(redis: Redis, name: str) -> None:
-    """Take a worker off the roster."""
-    with redis.pipeline(transaction=True) as pipe:
-        pipe.srem(keys.WORKERS, name)
-        pipe.delete(keys.worker(name), keys.in_hand(name))
-        pipe.execute()
+    """End a worker's heartbeat, and take it off the roster unless it leaves chunks behind for others to give back."""
+    redis.delete(keys.worker(name))
+    if not redis.exists(keys.in_hand(name)):
+        redis.srem(keys.WORKERS, name)
 
 
 def live(redis: Redis) -> list[WorkerState]:

@@ -1,57 +1,36 @@
 """State of jobs: one Redis hash a job, changed by nobody else.
 
-An answer is written once: a second answer to the same chunk (a retried or duplicated task) changes nothing. Writing it,
-counting it and closing the job are one atomic step.
+A job is chunks of work. Its queue's `ready` list holds it as long as some chunk is unclaimed, and whoever wants work
+claims the next chunk of the next job there: jobs take turns. RQ only wakes the workers: a task says that there may be
+work in a queue, not which, so that a lost or doubled task changes nothing.
+
+A chunk is in exactly one of these states: unclaimed, in the hand of a worker that lives or will be found dead
+(`custody`), returned, or answered. Every step from one to the next is one atomic script, and an answer is taken once.
 """
 
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel
 from redis import Redis
 from rq import Queue
-from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
-from app.jobs import keys
+from app.jobs import keys, load
+from app.jobs.paging import page
+from app.jobs.submission import QueueFull, Submission
 from app.schemas.jobs import Job, JobKind, JobStatus, RequestCounts
 
-_TASK_SECONDS = {keys.ANNOTATE: 3600, keys.TRAIN: 7 * 86_400}
-_TOMBSTONE_SECONDS = 7 * 86_400
-
-_ANSWER = """
-if redis.call('HGET', KEYS[1], 'status') ~= 'in_progress' then return 0 end
-if redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2]) == 0 then return 0 end
-redis.call('EXPIREAT', KEYS[3], math.ceil(redis.call('HGET', KEYS[1], 'expires_at')))
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('HINCRBY', KEYS[1], 'completed', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'failed', ARGV[4])
-if redis.call('HINCRBY', KEYS[1], 'open_chunks', -1) == 0 then
-    redis.call('HSET', KEYS[1], 'status', 'completed', 'completed_at', ARGV[5])
-    redis.call('PUBLISH', KEYS[4], ARGV[6])
-end
-return 1
-"""
-
-_PROGRESS = """
-if redis.call('HGET', KEYS[1], 'status') ~= 'in_progress' then return 0 end
-redis.call('HSET', KEYS[1], 'completed', ARGV[1], 'total', ARGV[2])
-return 1
-"""
-
-_FAIL = """
-if redis.call('HGET', KEYS[1], 'status') ~= 'in_progress' then return 0 end
-redis.call('HSET', KEYS[1], 'status', 'failed', 'completed_at', ARGV[1], 'error', ARGV[2])
-redis.call('DEL', KEYS[2])
-redis.call('PUBLISH', KEYS[3], ARGV[3])
-return 1
-"""
+_TASK_SECONDS = {keys.ANNOTATE: 86_400, keys.BULK: 86_400, keys.TRAIN: 7 * 86_400}
+_MOST_TASKS = 32
+_LUA = {path.stem: path.read_text() for path in Path(__file__).with_name("lua").glob("*.lua")}
+_SCRIPTS = _LUA | {name: _LUA["finish"] + _LUA[name] for name in ("answer", "close")}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JobStore:
     """Reads and writes jobs.
 
@@ -61,106 +40,163 @@ class JobStore:
 
     redis: Redis
 
-    def submit(self, kind: JobKind, work: Sequence[BaseModel], *, rows: int, keep_seconds: int) -> str:
-        """Create a job and queue its work, all or nothing; returns its id.
+    def submit(self, work: Submission, *, limit: int, job_id: str | None = None) -> str:
+        """Create a job, all or nothing, and wake the workers; returns its id.
 
         Args:
-            kind: what it does.
-            work: one payload a chunk.
-            rows: how many rows are in all of them.
-            keep_seconds: how long the job is kept.
+            work: what it is.
+            limit: tokens that may wait in its queue; an empty queue takes any job.
+            job_id: its id where that is decided already; a job that exists stays as it is.
+
+        Raises:
+            QueueFull: more tokens wait than that, or the queue's server is nearly out of memory.
         """
-        job_id = secrets.token_urlsafe(16)
+        if load.memory_is_short(self.redis):
+            raise QueueFull(load.MOST_SECONDS)
+        job_id = job_id or secrets.token_urlsafe(16)
         now = time.time()
-        queue = self._queue(_queue_of(kind))
-        fixed = {"kind": kind, "total": rows, "created_at": now, "expires_at": now + keep_seconds}
-        moving = {"status": "in_progress", "completed": 0, "failed": 0, "open_chunks": len(work)}
-        payloads = {str(number): part.model_dump_json() for number, part in enumerate(work)}
-        with self.redis.pipeline(transaction=True) as pipe:
-            pipe.hset(keys.job(job_id), mapping=cast(Any, fixed))
-            for name, value in moving.items():
-                # Only once: the client repeats a transaction whose reply was lost, and work may have begun by then.
-                pipe.hsetnx(keys.job(job_id), name, cast(Any, value))
-            pipe.expire(keys.job(job_id), keep_seconds + _TOMBSTONE_SECONDS)
-            pipe.hset(keys.chunks(job_id), mapping=cast(Any, payloads))
-            pipe.expire(keys.chunks(job_id), keep_seconds)
-            queue.enqueue_many([_task(queue.name, job_id, number) for number in range(len(work))], pipeline=pipe)
-            pipe.execute()
+        fields = [part for item in work.fields(now).items() for part in item]
+        names = [keys.job(job_id), keys.ready(work.queue), keys.tokens(work.queue)]
+        names += [keys.chunks(job_id), keys.jobs_of(work.owner)]
+        arguments = [job_id, limit, work.tokens, now, len(fields), *fields, *work.work]
+        taken, waiting = self.run("submit", names, arguments)
+        if not taken:
+            ahead = min(waiting, waiting + work.tokens - limit)  # an empty queue takes any job
+            raise QueueFull(load.seconds_until(self.redis, work.queue, ahead))
+        self.wake(work.queue, work.chunks)
         return job_id
 
-    def work(self, job_id: str, number: int) -> bytes | None:
-        """The payload of a chunk; None once it is answered, or its job failed or expired."""
-        return cast(bytes | None, self.redis.hget(keys.chunks(job_id), str(number)))
+    def unclaimed(self, queue: str) -> int:
+        """How many jobs of a queue have chunks that nobody has claimed."""
+        return self.redis.llen(keys.ready(queue))
 
-    def answer(self, job_id: str, number: int, answer: BaseModel, *, done: int, failed: int = 0) -> bool:
-        """Store the answer to a chunk with its counts; False if it was there already or the job is over."""
-        names = [keys.job(job_id), keys.chunks(job_id), keys.answers(job_id), keys.DONE_CHANNEL]
-        body = answer.model_dump_json()
-        return bool(self.redis.eval(_ANSWER, len(names), *names, str(number), body, done, failed, time.time(), job_id))
+    def wake(self, queue: str, chunks: int) -> None:
+        """Queue tasks for so many chunks, within reason: a task that ends asks for the next one."""
+        tasks = self._queue(queue)
+        more = min(chunks, _MOST_TASKS - tasks.count)
+        if more > 0:
+            how: dict[str, Any] = {"timeout": _TASK_SECONDS[queue], "result_ttl": 0, "failure_ttl": 0}
+            tasks.enqueue_many([Queue.prepare_data(keys.TASKS[queue], (queue,), **how) for _ in range(more)])
 
     def progress(self, job_id: str, done: int, total: int) -> bool:
         """Say how far a job of one chunk is; False if it is over."""
-        return bool(self.redis.eval(_PROGRESS, 1, keys.job(job_id), done, total))
-
-    def died(self, job_id: str, number: int) -> int:
-        """Count that a worker died with this chunk in hand; returns how often that has happened."""
-        return self.redis.hincrby(keys.job(job_id), f"deaths:{number}", 1)
-
-    def requeue(self, job_id: str, number: int) -> None:
-        """Queue a chunk again, before those that wait; nothing happens if its job is gone."""
-        kind = cast(bytes | None, self.redis.hget(keys.job(job_id), "kind"))
-        if kind is not None:
-            queue = self._queue(_queue_of(kind.decode()))
-            queue.enqueue_many([_task(queue.name, job_id, number, at_front=True)])
+        return bool(self.run("progress", [keys.job(job_id)], [done, total]))
 
     def fail(self, job_id: str, reason: str) -> bool:
         """End a job without results; False if it is over already."""
-        names = [keys.job(job_id), keys.chunks(job_id), keys.DONE_CHANNEL]
-        return bool(self.redis.eval(_FAIL, len(names), *names, time.time(), reason, job_id))
+        return self._close(job_id, "failed", reason)
+
+    def cancel(self, job_id: str) -> bool:
+        """End a job on request; what is done is kept. False if it is over already."""
+        return self._close(job_id, "cancelled", "")
+
+    def drop(self, job_id: str) -> None:
+        """Remove a job that is over and whose answer nobody will ask for again."""
+        owner = cast(bytes, self.redis.hget(keys.job(job_id), "owner") or b"").decode()
+        names = (keys.job(job_id), keys.chunks(job_id), keys.answers(job_id), keys.done(job_id))
+        with self.redis.pipeline(transaction=True) as pipe:
+            pipe.delete(*names)
+            pipe.zrem(keys.jobs_of(owner), job_id)
+            pipe.execute()
+
+    def shorten(self, job_id: str, seconds: int) -> None:
+        """Keep a job that is over, and whose answer was given, for no longer than this."""
+        with self.redis.pipeline(transaction=True) as pipe:
+            for name in (keys.job(job_id), keys.chunks(job_id), keys.answers(job_id), keys.done(job_id)):
+                pipe.expire(name, seconds, lt=True)
+            pipe.execute()
+
+    def forget(self, job_id: str) -> None:
+        """Let the results of a job that is over expire now."""
+        now = time.time()
+        owner = self.redis.hget(keys.job(job_id), "owner") or b""
+        with self.redis.pipeline(transaction=True) as pipe:
+            pipe.hset(keys.job(job_id), "expires_at", str(now))
+            pipe.delete(keys.chunks(job_id), keys.answers(job_id), keys.done(job_id))
+            pipe.zrem(keys.jobs_of(cast(bytes, owner).decode()), job_id)
+            pipe.zadd(keys.EXPIRING, {f"job:{job_id}": now}, xx=True)
+            pipe.execute()
 
     def job(self, job_id: str) -> Job | None:
         """A job as users see it, expired or not; None if there is none of this id."""
+        state = self.state(job_id)
+        return self._public(job_id, state) if state else None
+
+    def state(self, job_id: str) -> dict[str, str]:
+        """The hash of a job; empty if there is none."""
         found = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.job(job_id)))
-        return _public(job_id, {key.decode(): value.decode() for key, value in found.items()}) if found else None
+        return {key.decode(): value.decode() for key, value in found.items()}
 
-    def answers(self, job_id: str) -> list[bytes]:
-        """The answers so far, in the order of the chunks."""
+    def listed(self, owner: str, after: str | None, limit: int) -> list[Job]:
+        """Jobs of an owner, the newest first, after the one named.
+
+        Raises:
+            PageMissing: that one is not among them.
+        """
+        return page(self.redis, keys.jobs_of(owner), after, limit, self._lasting)
+
+    def answers(self, job_id: str) -> list[tuple[bytes, bytes]]:
+        """The answers kept with a job so far, each after its work, in the order of the chunks."""
         found = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.answers(job_id)))
-        return [found[number] for number in sorted(found, key=int)]
+        work = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.chunks(job_id)))
+        return [(work.get(number, b""), found[number]) for number in sorted(found, key=int)]
 
-    def waiting(self) -> dict[str, int]:
-        """Chunks that no worker has taken yet, by queue."""
-        return {name: self._queue(name).count for name in keys.TASKS}
+    def finished_chunks(self, job_id: str) -> int:
+        """How many chunks from the first one on are answered without a gap."""
+        gap = self.redis.bitpos(keys.done(job_id), 0)
+        return max(gap, 0)
+
+    def wanted(self, job_id: str, number: int) -> bool:
+        """Whether the answer to a chunk would be taken."""
+        with self.redis.pipeline(transaction=True) as pipe:
+            pipe.hget(keys.job(job_id), "status")
+            pipe.getbit(keys.done(job_id), number)
+            status, answered = pipe.execute()
+        return status == b"in_progress" and not answered
+
+    def _lasting(self, job_id: str) -> Job | None:
+        job = self.job(job_id)
+        return job if job is not None and (job.expires_at is None or job.expires_at > time.time()) else None
+
+    def _close(self, job_id: str, status: JobStatus, reason: str) -> bool:
+        names = self.ending(job_id, self.queue_of(job_id))
+        return bool(self.run("close", names, [job_id, status, time.time(), reason]))
+
+    def queue_of(self, job_id: str) -> str:
+        """The queue that a job waits in."""
+        found = cast(bytes | None, self.redis.hget(keys.job(job_id), "queue"))
+        return found.decode() if found else keys.ANNOTATE
+
+    def _public(self, job_id: str, state: Mapping[str, str]) -> Job:
+        counts = RequestCounts.model_validate({name: state[name] for name in ("total", "completed", "failed")})
+        ended = float(state["completed_at"]) if "completed_at" in state else None
+        created, left = float(state["created_at"]), int(state["tokens_left"])
+        seconds = (ended or time.time()) - created
+        finished = counts.completed + counts.failed
+        return Job(
+            id=job_id,
+            kind=cast(JobKind, state["kind"]),
+            status=cast(JobStatus, state["status"]),
+            request_counts=counts,
+            created_at=created,
+            completed_at=ended,
+            expires_at=float(state["expires_at"]) if "expires_at" in state else None,
+            results=f"/jobs/{job_id}/results",
+            errors=f"/jobs/{job_id}/errors",
+            error=state.get("error"),
+            file=state.get("file"),
+            throughput=finished / seconds if finished and seconds > 0 else None,
+            eta_seconds=load.seconds_left(self.redis, state["queue"], left) if ended is None and left else None,
+        )
 
     def _queue(self, name: str) -> Queue:
         return Queue(name, connection=self.redis, serializer=JSONSerializer)
 
+    @staticmethod
+    def ending(job_id: str, queue: str) -> list[str]:
+        """Keys of a script that may end a job, in the order of `finish.lua`."""
+        return [keys.job(job_id), keys.tokens(queue), keys.DONE_CHANNEL, keys.WEBHOOKS_DUE, keys.EXPIRING]
 
-def _queue_of(kind: str) -> str:
-    return keys.TRAIN if kind == "direction" else keys.ANNOTATE
-
-
-def _task(queue: str, job_id: str, number: int, *, at_front: bool = False) -> EnqueueData:
-    return Queue.prepare_data(
-        keys.TASKS[queue],
-        (job_id, number),
-        timeout=_TASK_SECONDS[queue],
-        result_ttl=0,
-        failure_ttl=0,
-        at_front=at_front,
-    )
-
-
-def _public(job_id: str, state: Mapping[str, str]) -> Job:
-    kind = cast(JobKind, state["kind"])
-    return Job(
-        id=job_id,
-        kind=kind,
-        status=cast(JobStatus, state["status"]),
-        request_counts=RequestCounts.model_validate({name: state[name] for name in ("total", "completed", "failed")}),
-        created_at=float(state["created_at"]),
-        completed_at=float(state["completed_at"]) if "completed_at" in state else None,
-        expires_at=float(state["expires_at"]),
-        results=f"/jobs/{job_id}/results",
-        error=state.get("error"),
-    )
+    def run(self, name: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """The reply of a script."""
+        return self.redis.register_script(_SCRIPTS[name])(keys=names, args=arguments)

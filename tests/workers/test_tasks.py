@@ -1,102 +1,49 @@
 """What the queue may call: chunks to annotate and directions to fit, whatever becomes of them."""
 
 import logging
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
-from redis import Redis
 from redis.exceptions import ConnectionError as QueueAway
 
-from app.jobs import custody, keys, roster
+from app.jobs import custody, keys, load, roster
+from app.jobs.hand import Hand
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
 from app.schemas.chunk import Chunk, ChunkAnswer, DirectionRef
 from app.schemas.fit import FitAnswer, FitRequest
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
-from cli import embedded
-from tests.conftest import random_direction, ref, serving
-from workers import tasks, training
-from workers.annotate import PairAnnotator
+from tests.app.jobs.conftest import PLENTY, submission
+from tests.conftest import ref
+from tests.workers.conftest import NAME, fitting
+from workers import tasks
 from workers.directions.errors import UnfitData
-from workers.directions.fit import Fitted
-from workers.directions.reporting import bare_report
-from workers.engine.annotator import Annotator
 from workers.lanes import Lanes
 from workers.tasks import Duty
-from workers.training import Trainer
 
-NAME = "this-worker"
 FIT = FitRequest.model_validate(
     {"id": "new", "sources": [{"recipe": "pairs", "pairs": [{"prompt": "a", "chosen": "b", "rejected": "c"}]}]}
 )
-Progress = Callable[[int, int], None]
-
-
-@pytest.fixture(scope="module")
-def queue_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("queue")
-    server = subprocess.Popen(embedded.command(folder), stdout=subprocess.DEVNULL)
-    while not embedded.socket_path(folder).exists():
-        assert server.poll() is None
-        time.sleep(0.01)
-    yield embedded.url(folder)
-    server.terminate()
-    server.wait()
-
-
-@pytest.fixture
-def jobs(queue_url: str) -> Iterator[JobStore]:
-    with Redis.from_url(queue_url) as redis:
-        redis.flushdb()
-        yield JobStore(redis)
-
-
-@pytest.fixture
-def pairs(annotator: Annotator, tmp_path: Path) -> Iterator[PairAnnotator]:
-    with serving(annotator, tmp_path / "store", random_direction(annotator, "held", slope=1.0)) as pairs:
-        yield pairs
-
-
-@pytest.fixture
-def duty(jobs: JobStore, pairs: PairAnnotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Duty]:
-    """This process serves tasks; a fit takes ten steps and makes a random direction."""
-    monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)
-    monkeypatch.setattr(training, "_PROGRESS_SECONDS", 0)
-    monkeypatch.setattr(tasks, "_RETRY_SECONDS", 0)
-    trainer = Trainer(pairs.annotator, pairs.directions, lambda: None, threading.Event(), tmp_path / "cache")
-    duty = Duty(NAME, jobs, pairs, trainer)
-    tasks.serve(duty)
-    fitting(monkeypatch)
-    yield duty
-    tasks._duties.clear()
-
-
-def fitting(monkeypatch: pytest.MonkeyPatch, at_step: Callable[[int], object] = lambda _step: None) -> list[int]:
-    """Let a fit take ten steps, before each of which something happens; returns the steps as they are taken."""
-    steps: list[int] = []
-
-    def fit(annotator: Annotator, request: FitRequest, *, progress: Progress, **_given: object) -> Fitted:
-        for step in range(1, 11):
-            at_step(step)
-            steps.append(step)
-            progress(step, 10)
-        direction = random_direction(annotator, request.id, 3)
-        return Fitted(direction, bare_report(direction))
-
-    monkeypatch.setattr(training, "fit", fit)
-    return steps
 
 
 def submitted(jobs: JobStore) -> str:
     """A fit whose task a lane has taken from the queue."""
-    job_id = jobs.submit("direction", [FIT], rows=1, keep_seconds=60)
+    work = [FIT.model_dump_json().encode()]
+    fields: dict[str, Any] = {"kind": "direction", "queue": keys.TRAIN, "work": work, "tokens": 100}
+    job_id = jobs.submit(submission(**fields), limit=PLENTY)
     jobs.redis.delete(f"rq:queue:{keys.TRAIN}")
     return job_id
+
+
+def annotating(jobs: JobStore, direction: DirectionRef) -> str:
+    """A job of one pair."""
+    return jobs.submit(submission(work=[chunk(direction).model_dump_json().encode()]), limit=PLENTY)
+
+
+def tasks_of(jobs: JobStore, queue: str) -> int:
+    return int(jobs.redis.llen(f"rq:queue:{queue}"))
 
 
 def state_of(jobs: JobStore, job_id: str) -> Job:
@@ -106,22 +53,23 @@ def state_of(jobs: JobStore, job_id: str) -> Job:
 
 
 def in_hand(jobs: JobStore) -> object:
-    return jobs.redis.smembers(keys.in_hand(NAME))
+    return jobs.redis.hgetall(keys.in_hand(NAME))
 
 
 def chunk(direction: DirectionRef) -> Chunk:
     pair = Pair(id="p", prompt="hi", chosen="hello", rejected="go away")
-    return Chunk(directions=[direction], truncate=False, items=[pair])
+    return Chunk(directions=[direction], truncate=False, items=[pair], lines=[1], tokens=10)
 
 
 def test_a_fit_ends_with_the_name_of_what_it_made(duty: Duty, jobs: JobStore) -> None:
     job_id = submitted(jobs)
-    tasks.fit_direction(job_id, 0)
+    tasks.fit_next(keys.TRAIN)
     job = state_of(jobs, job_id)
     assert (job.status, job.request_counts.completed, job.request_counts.total) == ("completed", 10, 10)
-    answer = FitAnswer.model_validate_json(jobs.answers(job_id)[0])
+    ((_, answered),) = jobs.answers(job_id)
+    answer = FitAnswer.model_validate_json(answered)
     assert duty.trainer.directions.registry.current()["new"] == answer.digest
-    assert in_hand(jobs) == set()
+    assert in_hand(jobs) == {}
 
 
 def test_a_fit_interrupted_by_the_workers_end_is_queued_again_for_another_worker(
@@ -133,14 +81,15 @@ def test_a_fit_interrupted_by_the_workers_end_is_queued_again_for_another_worker
 
     steps = fitting(monkeypatch, end_the_worker)
     job_id = submitted(jobs)
-    tasks.fit_direction(job_id, 0)
+    tasks.fit_next(keys.TRAIN)
     assert steps == [1, 2, 3]
     assert state_of(jobs, job_id).status == "in_progress"
-    assert jobs.waiting() == {keys.ANNOTATE: 0, keys.TRAIN: 1}
-    assert in_hand(jobs) == set()
+    assert load.waiting(jobs.redis)[keys.TRAIN] == 100
+    assert tasks_of(jobs, keys.TRAIN) > 0
+    assert in_hand(jobs) == {}
     fitting(monkeypatch)
     duty.trainer.stop.clear()  # as another worker would have it
-    tasks.fit_direction(job_id, 0)
+    tasks.fit_next(keys.TRAIN)
     assert state_of(jobs, job_id).status == "completed"
 
 
@@ -152,11 +101,11 @@ def test_data_that_gives_no_direction_fails_the_job_with_the_reason(
 
     fitting(monkeypatch, refuse)
     job_id = submitted(jobs)
-    tasks.fit_direction(job_id, 0)
+    tasks.fit_next(keys.TRAIN)
     job = state_of(jobs, job_id)
     assert (job.status, job.error) == ("failed", "3 rows are too few")
-    assert jobs.work(job_id, 0) is None
-    assert in_hand(jobs) == set()
+    assert not jobs.redis.exists(keys.chunks(job_id))
+    assert in_hand(jobs) == {}
 
 
 def test_an_unforeseen_error_fails_the_job_and_nothing_of_its_text_is_told(
@@ -167,7 +116,7 @@ def test_an_unforeseen_error_fails_the_job_and_nothing_of_its_text_is_told(
 
     fitting(monkeypatch, fail)
     job_id = submitted(jobs)
-    tasks.fit_direction(job_id, 0)
+    tasks.fit_next(keys.TRAIN)
     assert state_of(jobs, job_id).error == "the worker failed (KeyError); its log says where"
     assert "test_tasks.py" in caplog.text
     assert "secret" not in caplog.text
@@ -178,10 +127,10 @@ def test_a_fit_whose_job_is_over_stops_and_stores_nothing(
 ) -> None:
     job_id = submitted(jobs)
     steps = fitting(monkeypatch, lambda step: step == 4 and jobs.fail(job_id, "expired"))
-    tasks.fit_direction(job_id, 0)
+    tasks.fit_next(keys.TRAIN)
     assert steps == [1, 2, 3, 4]
     assert "new" not in duty.trainer.directions.registry.current()
-    tasks.fit_direction(job_id, 0)  # what was queued once more finds nothing to do
+    tasks.fit_next(keys.TRAIN)  # what was queued once more finds nothing to do
     assert (len(steps), state_of(jobs, job_id).error) == (4, "expired")
 
 
@@ -191,8 +140,8 @@ def test_a_queue_that_is_away_for_a_moment_costs_a_fit_none_of_its_steps(
     caplog.set_level(logging.WARNING)
     failing = {"progress": 3, "answer": 2}
 
-    def unsteady(name: str) -> None:
-        method = getattr(JobStore, name)
+    def unsteady(owner: type, name: str) -> None:
+        method = getattr(owner, name)
 
         def call(*arguments: object, **options: object) -> object:
             if failing[name]:
@@ -200,13 +149,13 @@ def test_a_queue_that_is_away_for_a_moment_costs_a_fit_none_of_its_steps(
                 raise QueueAway("gone")
             return method(*arguments, **options)
 
-        monkeypatch.setattr(JobStore, name, call)
+        monkeypatch.setattr(owner, name, call)
 
     job_id = submitted(jobs)
     steps = fitting(monkeypatch)
-    unsteady("progress")
-    unsteady("answer")
-    tasks.fit_direction(job_id, 0)
+    unsteady(JobStore, "progress")
+    unsteady(Hand, "answer")
+    tasks.fit_next(keys.TRAIN)
     assert steps == list(range(1, 11))
     assert state_of(jobs, job_id).status == "completed"
     assert caplog.messages == ["waiting: gone"] * 5
@@ -218,31 +167,30 @@ def test_a_dead_workers_fit_is_queued_for_those_who_fit(duty: Duty, jobs: JobSto
         name="doomed", model="m", model_revision="r", device="cpu", dtype="d", metrics_port=0, directions=[], probes={}
     )
     roster.announce(jobs.redis, state)
-    custody.take(jobs.redis, "doomed", job_id, 0)
-    assert custody.inherit(jobs.redis, NAME) == 0
-    assert jobs.waiting() == {keys.ANNOTATE: 0, keys.TRAIN: 0}
+    assert Hand(jobs, "doomed", "lane").claim(keys.TRAIN) is not None
+    assert custody.inherit(jobs.redis) == 0
     jobs.redis.delete(keys.worker("doomed"))  # what the end of the heartbeat does
-    assert custody.inherit(jobs.redis, NAME) == 1
-    assert jobs.waiting() == {keys.ANNOTATE: 0, keys.TRAIN: 1}
-    tasks.fit_direction(job_id, 0)
+    assert custody.inherit(jobs.redis) == 1
+    assert (tasks_of(jobs, keys.ANNOTATE), tasks_of(jobs, keys.TRAIN)) == (0, 1)
+    tasks.fit_next(keys.TRAIN)
     assert state_of(jobs, job_id).status == "completed"
 
 
 def test_a_chunk_is_annotated_once(duty: Duty, jobs: JobStore) -> None:
     held = ref(duty.pairs.directions.all()["held"])
-    job_id = jobs.submit("annotate", [chunk(held)], rows=1, keep_seconds=60)
+    job_id = annotating(jobs, held)
     for _ in range(2):
-        tasks.annotate_chunk(job_id, 0)
+        tasks.annotate_next(keys.ANNOTATE)
     job = state_of(jobs, job_id)
     assert (job.status, job.request_counts.completed, job.request_counts.failed) == ("completed", 1, 0)
-    (answer,) = jobs.answers(job_id)
-    assert ChunkAnswer.model_validate_json(answer).provenance.direction == "held"
+    ((_, answered),) = jobs.answers(job_id)
+    assert ChunkAnswer.model_validate_json(answered).provenance.direction == "held"
 
 
 def test_a_direction_deleted_under_a_job_fails_it_and_says_so(duty: Duty, jobs: JobStore) -> None:
     gone = DirectionRef(id="gone", digest="sha256:" + "0" * 64)
-    job_id = jobs.submit("annotate", [chunk(gone)], rows=1, keep_seconds=60)
-    tasks.annotate_chunk(job_id, 0)
+    job_id = annotating(jobs, gone)
+    tasks.annotate_next(keys.ANNOTATE)
     assert state_of(jobs, job_id).error == "direction gone was deleted while the job used it"
 
 
@@ -257,9 +205,10 @@ def test_lanes_of_every_queue_work_beside_each_other(
     assert names == [".annotate.0", ".annotate.1", ".train.0"]
     with jobs.redis.pubsub() as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(keys.DONE_CHANNEL)
-        fit_id = jobs.submit("direction", [FIT], rows=1, keep_seconds=60)
+        fit_id = submitted(jobs)
+        jobs.wake(keys.TRAIN, 1)
         lanes.start()
-        chunk_id = jobs.submit("annotate", [chunk(held)], rows=1, keep_seconds=60)
+        chunk_id = annotating(jobs, held)
         over: list[str] = []
         while len(over) < 2:
             message = channel.get_message(timeout=10)
@@ -270,3 +219,19 @@ def test_lanes_of_every_queue_work_beside_each_other(
     assert lanes.stop(10)
     assert over == [chunk_id, fit_id]
     assert state_of(jobs, fit_id).status == "completed"
+
+
+def test_a_fit_that_was_given_back_for_its_worker_does_not_fail_when_that_ends(
+    duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_for_dead(step: int) -> None:
+        if step == 2:
+            jobs.redis.sadd(keys.WORKERS, NAME)
+            assert custody.inherit(jobs.redis) == 1
+            duty.trainer.stop.set()
+
+    fitting(monkeypatch, taken_for_dead)
+    job_id = submitted(jobs)
+    tasks.fit_next(keys.TRAIN)
+    assert state_of(jobs, job_id).status == "in_progress"
+    assert jobs.redis.llen(keys.returned(job_id)) == 1
