@@ -2,25 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
-
-from torch import Tensor
 
 from app import __version__
-from app.schemas.annotate import Annotation, FailedAnnotation, Margin, PairProblem, Provenance, Raw, Tokens
+from app.schemas.annotate import Provenance
 from app.schemas.chunk import Chunk, ChunkAnswer
-from app.schemas.pairs import Pair
-from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
 from workers.batcher import Batcher
-from workers.directions.direction import SafetyDirection, logistic
+from workers.directions.direction import SafetyDirection
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
+from workers.entries import Entry, Item, ItemReading, entry, failure, responses_of
 from workers.metrics import WorkerMetrics
 from workers.registry import HeldDirections
+from workers.score_cache import Known, ScoreCache
 
-Item = Pair | Candidates
-Entry = Annotation | ScoredCandidates | FailedAnnotation
+
+class Fatal(PairRefused):
+    """Workers that read this item died."""
+
+    code = "worker_died"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class PairAnnotator:
         annotator: the language model.
         directions: those it can project on.
         batcher: the shared forward stage.
+        cache: scores computed before, if they are kept.
         metrics: where items are counted.
     """
 
@@ -38,26 +39,74 @@ class PairAnnotator:
     directions: HeldDirections
     batcher: Batcher
     metrics: WorkerMetrics
+    cache: ScoreCache | None = None
 
-    def annotate(self, chunk: Chunk) -> ChunkAnswer:
+    def annotate(self, chunk: Chunk, *, urgent: bool = True) -> ChunkAnswer:
         """One entry per item, in order; an item that cannot be read fails alone.
+
+        Args:
+            chunk: what to read.
+            urgent: whether somebody waits for it, so that it overtakes what nobody waits for.
 
         Raises:
             UnknownDirection: a direction that the chunk asks for is not to be had.
         """
         directions = [self.directions.get(ref) for ref in chunk.directions]
-        encoded = [self._encode(item, chunk.truncate) for item in chunk.items]
+        keys = (
+            [self.cache.keys(item.messages, responses_of(item), directions) for item in chunk.items]
+            if self.cache
+            else []
+        )
+        entries = self._known(chunk, directions, keys)
+        new = [i for i, known in enumerate(entries) if known is None]
+        encoded = [self._encode(chunk.items[i], chunk.truncate) for i in new]
         groups = [group for group in encoded if isinstance(group, Group)]
-        scores = iter(self.batcher.score(groups, directions))
-        entries: list[Entry] = []
-        for item, group in zip(chunk.items, encoded, strict=True):
+        scores = iter(self.batcher.score(groups, directions, urgent=urgent))
+        fresh: list[tuple[bytes, Known]] = []
+        for i, group in zip(new, encoded, strict=True):
             outcome = next(scores) if isinstance(group, Group) else group
-            if isinstance(group, Group) and isinstance(outcome, Tensor):
-                entries.append(_entry(item, group, outcome.tolist(), directions))
-            elif isinstance(outcome, PairRefused):
-                entries.append(_failure(item, outcome))
+            if isinstance(outcome, PairRefused):
+                entries[i] = failure(chunk.items[i], outcome)
+            elif isinstance(group, Group):
+                reading = ItemReading.of(group, outcome)
+                entries[i] = entry(chunk.items[i], reading, directions)
+                if keys and not reading.truncated:
+                    fresh += zip(keys[i], reading.known(), strict=True)
+        if self.cache:
+            self.cache.put(fresh)
+        return self._answered(chunk, [made for made in entries if made is not None], directions)
+
+    def refused(self, chunk: Chunk) -> ChunkAnswer:
+        """The answer to a chunk no item of which can be tried: each has ended workers before.
+
+        Raises:
+            UnknownDirection: a direction that the chunk asks for is not to be had.
+        """
+        return self._answered(
+            chunk,
+            [failure(item, Fatal("workers that read it died")) for item in chunk.items],
+            [self.directions.get(ref) for ref in chunk.directions],
+        )
+
+    def _known(
+        self, chunk: Chunk, directions: Sequence[SafetyDirection], keys: Sequence[Sequence[bytes]]
+    ) -> list[Entry | None]:
+        """Entries of the items whose every score is in the cache; None where one is not."""
+        if self.cache is None:
+            return [None] * len(chunk.items)
+        found = iter(self.cache.get([key for own in keys for key in own]))
+        entries: list[Entry | None] = []
+        for item, own in zip(chunk.items, keys, strict=True):
+            scores = [score for score in (next(found) for _ in own) if score is not None]
+            complete = len(scores) == len(own)
+            entries.append(entry(item, ItemReading.again(scores, len(directions)), directions) if complete else None)
+            self.metrics.cached.labels("hit" if complete else "miss").inc()
+        return entries
+
+    def _answered(self, chunk: Chunk, entries: list[Entry], directions: Sequence[SafetyDirection]) -> ChunkAnswer:
         main, *others = [self.provenance(direction) for direction in directions]
-        answer = ChunkAnswer(entries=entries, provenance=main.model_copy(update={"others": others or None}))
+        provenance = main.model_copy(update={"others": others or None})
+        answer = ChunkAnswer(entries=entries, lines=chunk.lines, provenance=provenance)
         done, failed = answer.counts()
         self.metrics.pairs.labels("annotated").inc(done)
         self.metrics.pairs.labels("refused").inc(failed)
@@ -80,62 +129,7 @@ class PairAnnotator:
         )
 
     def _encode(self, item: Item, truncate: bool) -> Group | PairRefused:
-        responses = [item.chosen, item.rejected] if isinstance(item, Pair) else item.responses
         try:
-            return self.annotator.template.encode(item.messages, responses, truncate=truncate)
+            return self.annotator.template.encode(item.messages, responses_of(item), truncate=truncate)
         except PairRefused as refusal:
             return refusal
-
-
-def _entry(
-    item: Item, group: Group, scores: Sequence[Sequence[float]], directions: Sequence[SafetyDirection]
-) -> Annotation | ScoredCandidates:
-    """An item's entry from its scores, [D][K]."""
-    counts = [branch.content for branch in group.branches]
-    names = [direction.id for direction in directions]
-    if isinstance(item, Pair):
-        margins = [_margin(own, direction) for own, direction in zip(scores, directions, strict=True)]
-        return Annotation(
-            **dict(margins[0]),
-            id=item.id or "",
-            truncated=group.truncated,
-            tokens=Tokens(prompt=group.prompt, chosen=counts[0], rejected=counts[1]),
-            directions=dict(zip(names, margins, strict=True)) if len(margins) > 1 else None,
-        )
-    rankings = [_ranking(own, direction, counts) for own, direction in zip(scores, directions, strict=True)]
-    return ScoredCandidates(
-        **dict(rankings[0]),
-        id=item.id or "",
-        truncated=group.truncated,
-        directions=dict(zip(names, rankings, strict=True)) if len(rankings) > 1 else None,
-    )
-
-
-def _margin(scores: Sequence[float], direction: SafetyDirection) -> Margin:
-    chosen, rejected = scores
-    raw = Raw(margin=chosen - rejected, chosen=chosen, rejected=rejected)
-    margin = direction.calibrate(raw.margin)
-    return Margin(
-        margin=margin,
-        probability=logistic(margin),
-        level=direction.level(margin),
-        label_conflict=margin < 0,
-        raw=raw,
-    )
-
-
-def _ranking(scores: Sequence[float], direction: SafetyDirection, tokens: Sequence[int]) -> Ranking:
-    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
-    rank = [1 + sum(other > own for other in scores) for own in scores]
-    listed = [
-        Score(index=i, rank=rank[i], score=direction.calibrate(raw), raw=raw, tokens=tokens[i])
-        for i, raw in enumerate(scores)
-    ]
-    return Ranking(scores=listed, order=order)
-
-
-def _failure(item: Item, refusal: PairRefused) -> FailedAnnotation:
-    problem = PairProblem(
-        status=HTTPStatus.UNPROCESSABLE_ENTITY, code=refusal.code, detail=refusal.detail, counts=refusal.counts
-    )
-    return FailedAnnotation(id=item.id or "", error=problem)

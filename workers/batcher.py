@@ -75,7 +75,8 @@ class Batcher:
         self._read = read
         self._budget = budget
         self._metrics = metrics
-        self._pending: deque[_Entry] = deque()
+        self._urgent: deque[_Entry] = deque()
+        self._bulk: deque[_Entry] = deque()
         self._wake = threading.Condition()
         self._closed = False
         self._running: dict[int, float] = {}
@@ -101,40 +102,50 @@ class Batcher:
         """How long the oldest of the running batches has been running; 0 between batches."""
         return max((time.monotonic() - started for started in list(self._running.values())), default=0.0)
 
-    def score(self, groups: Sequence[Group], directions: Sequence[SafetyDirection]) -> list[Tensor | PairRefused]:
+    def score(
+        self, groups: Sequence[Group], directions: Sequence[SafetyDirection], *, urgent: bool = True
+    ) -> list[Tensor | PairRefused]:
         """Raw scores [D, K] of each group's K responses on D directions, all of them from one forward pass.
 
-        Where a group has none there is the reason instead. Blocks; call from any thread.
+        Where a group has none there is the reason instead. Urgent groups overtake the others at the next batch.
+        Blocks; call from any thread.
         """
         parts = [group.split(self._budget) for group in groups]
-        outcomes = iter(self._outcomes([part for split in parts for part in split], directions))
+        outcomes = iter(self._outcomes([part for split in parts for part in split], directions, urgent))
         return [_joined([next(outcomes) for _ in split]) for split in parts]
 
-    def _outcomes(self, groups: Sequence[Group], directions: Sequence[SafetyDirection]) -> list[Tensor | PairRefused]:
+    def _outcomes(
+        self, groups: Sequence[Group], directions: Sequence[SafetyDirection], urgent: bool
+    ) -> list[Tensor | PairRefused]:
         if not groups:
             return []
         submission = _Submission(directions, [None] * len(groups), len(groups))
         with self._wake:
             if self._closed:
                 raise RuntimeError("the forward stage is closed")
-            self._pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
+            pending = self._urgent if urgent else self._bulk
+            pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
             self._wake.notify_all()
         submission.done.wait()
         return [outcome for outcome in submission.outcomes if outcome is not None]
 
     def _next_batch(self) -> list[_Entry]:
-        """The batch that holds the oldest pending group, filled with pending groups of about its length."""
+        """The batch that holds the oldest urgent group, filled with urgent groups of about its length.
+
+        Where none is urgent, the same of all that waits.
+        """
         with self._wake:
-            self._wake.wait_for(lambda: self._pending or self._closed)
-            if not self._pending:
+            self._wake.wait_for(lambda: self._urgent or self._bulk or self._closed)
+            pending = self._urgent or self._bulk
+            if not pending:
                 return []
-            window = list(islice(self._pending, _WINDOW * max(1, self._budget // 256)))
+            window = list(islice(pending, _WINDOW * max(1, self._budget // 256)))
             batch = next(b for b in pack([entry.group for entry in window], self._budget) if 0 in b)
             taken = {id(window[i]) for i in batch}
             rest: Iterable[_Entry] = [entry for entry in window if id(entry) not in taken]
             for _ in window:
-                self._pending.popleft()
-            self._pending.extendleft(reversed(list(rest)))
+                pending.popleft()
+            pending.extendleft(reversed(list(rest)))
             return [window[i] for i in batch]
 
     def _score_batch(self, batch: list[_Entry]) -> None:

@@ -19,6 +19,9 @@ class WorkerMetrics:
             "safemargin_batch_fill_ratio", "Tokens of a batch over its budget.", buckets=_FILL, registry=self.registry
         )
         self.pairs = Counter("safemargin_pairs_annotated_total", "Pairs answered.", ["outcome"], registry=self.registry)
+        self.cached = Counter(
+            "safemargin_score_cache_total", "Items looked up in the score cache.", ["outcome"], registry=self.registry
+        )
 
     def batch(self, tokens: int, budget: int, seconds: float) -> None:
         """Count one forward pass."""

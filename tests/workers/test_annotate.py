@@ -56,7 +56,9 @@ def worker(annotator: Annotator, tmp_path: Path, directions: dict[str, SafetyDir
 
 def chunk(worker: PairAnnotator, *pairs: Pair, directions: Sequence[str] = ("sure",), truncate: bool = False) -> Chunk:
     held = worker.directions.all()
-    return Chunk(directions=[ref(held[name]) for name in directions], truncate=truncate, items=list(pairs))
+    refs = [ref(held[name]) for name in directions]
+    lines = list(range(1, len(pairs) + 1))
+    return Chunk(directions=refs, truncate=truncate, items=list(pairs), lines=lines, tokens=0)
 
 
 def annotated(worker: PairAnnotator, *pairs: Pair, direction: str = "sure") -> list[Annotation]:

@@ -33,7 +33,9 @@ def worker(annotator: Annotator, tmp_path: Path) -> Iterator[PairAnnotator]:
 
 def chunk(worker: PairAnnotator, *items: Pair | Candidates, directions: Sequence[str] = ("sure",)) -> Chunk:
     held = worker.directions.all()
-    return Chunk(directions=[ref(held[name]) for name in directions], truncate=False, items=list(items))
+    refs = [ref(held[name]) for name in directions]
+    lines = list(range(1, len(items) + 1))
+    return Chunk(directions=refs, truncate=False, items=list(items), lines=lines, tokens=0)
 
 
 def ranked(worker: PairAnnotator, item: Candidates, *directions: str) -> ScoredCandidates:
@@ -70,7 +72,9 @@ class Fixed(Batcher):
     def __init__(self, *scores: float) -> None:
         self._scores_given = torch.tensor([scores], dtype=torch.double)
 
-    def score(self, groups: Sequence[Group], directions: Sequence[SafetyDirection]) -> list[Tensor | PairRefused]:
+    def score(
+        self, groups: Sequence[Group], directions: Sequence[SafetyDirection], *, urgent: bool = True
+    ) -> list[Tensor | PairRefused]:
         return [self._scores_given for _ in groups]
 
 

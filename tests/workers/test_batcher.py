@@ -102,7 +102,7 @@ def later(call: Callable[[], Outcomes]) -> "Future[Outcomes]":
 def await_pending(batcher: Batcher, groups: int) -> None:
     """Return once that many groups are pending in a batcher that does not run."""
     with batcher._wake:
-        assert batcher._wake.wait_for(lambda: len(batcher._pending) == groups, PATIENCE)
+        assert batcher._wake.wait_for(lambda: len(batcher._urgent) + len(batcher._bulk) == groups, PATIENCE)
 
 
 def finish(batcher: Batcher) -> None:

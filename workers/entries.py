@@ -1,0 +1,113 @@
+"""From what was read of an item to its entry in an answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from torch import Tensor
+
+from app.schemas.annotate import Annotation, FailedAnnotation, Margin, PairProblem, Raw, Tokens
+from app.schemas.pairs import Pair
+from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
+from workers.directions.direction import SafetyDirection, logistic
+from workers.engine.errors import PairRefused
+from workers.engine.packing import Group
+from workers.score_cache import Known
+
+Item = Pair | Candidates
+Entry = Annotation | ScoredCandidates | FailedAnnotation
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReading:
+    """What was read of one item.
+
+    Attributes:
+        scores: [D][K] raw scores of its K responses on D directions.
+        prompt: tokens of the prompt.
+        responses: [K] tokens of each response.
+        truncated: whether the prompt was cut.
+    """
+
+    scores: Sequence[Sequence[float]]
+    prompt: int
+    responses: Sequence[int]
+    truncated: bool
+
+    @classmethod
+    def of(cls, group: Group, scores: Tensor) -> "ItemReading":
+        """From the forward pass."""
+        return cls(scores.tolist(), group.prompt, [branch.content for branch in group.branches], group.truncated)
+
+    @classmethod
+    def again(cls, known: Sequence[Known], directions: int) -> "ItemReading":
+        """From the [D · K] scores that `known` gave."""
+        count = len(known) // directions
+        scores = [[score.raw for score in known[start : start + count]] for start in range(0, len(known), count)]
+        return cls(scores, known[0].prompt_tokens, [score.tokens for score in known[:count]], truncated=False)
+
+    def known(self) -> list[Known]:
+        """[D · K] scores to remember."""
+        return [
+            Known(raw, tokens, self.prompt)
+            for own in self.scores
+            for raw, tokens in zip(own, self.responses, strict=True)
+        ]
+
+
+def responses_of(item: Item) -> list[str]:
+    """The responses to read of an item."""
+    return [item.chosen, item.rejected] if isinstance(item, Pair) else item.responses
+
+
+def entry(item: Item, reading: ItemReading, directions: Sequence[SafetyDirection]) -> Annotation | ScoredCandidates:
+    """What to answer for an item that was read; the first direction is the main one."""
+    scores, counts = reading.scores, reading.responses
+    names = [direction.id for direction in directions]
+    if isinstance(item, Pair):
+        margins = [_margin(own, direction) for own, direction in zip(scores, directions, strict=True)]
+        return Annotation(
+            **dict(margins[0]),
+            id=item.id or "",
+            truncated=reading.truncated,
+            tokens=Tokens(prompt=reading.prompt, chosen=counts[0], rejected=counts[1]),
+            directions=dict(zip(names, margins, strict=True)) if len(margins) > 1 else None,
+        )
+    rankings = [_ranking(own, direction, counts) for own, direction in zip(scores, directions, strict=True)]
+    return ScoredCandidates(
+        **dict(rankings[0]),
+        id=item.id or "",
+        truncated=reading.truncated,
+        directions=dict(zip(names, rankings, strict=True)) if len(rankings) > 1 else None,
+    )
+
+
+def _margin(scores: Sequence[float], direction: SafetyDirection) -> Margin:
+    chosen, rejected = scores
+    raw = Raw(margin=chosen - rejected, chosen=chosen, rejected=rejected)
+    margin = direction.calibrate(raw.margin)
+    return Margin(
+        margin=margin,
+        probability=logistic(margin),
+        level=direction.level(margin),
+        label_conflict=margin < 0,
+        raw=raw,
+    )
+
+
+def _ranking(scores: Sequence[float], direction: SafetyDirection, tokens: Sequence[int]) -> Ranking:
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    rank = [1 + sum(other > own for other in scores) for own in scores]
+    listed = [
+        Score(index=i, rank=rank[i], score=direction.calibrate(raw), raw=raw, tokens=tokens[i])
+        for i, raw in enumerate(scores)
+    ]
+    return Ranking(scores=listed, order=order)
+
+
+def failure(item: Item, refusal: PairRefused) -> FailedAnnotation:
+    """What to answer for an item that cannot be read."""
+    problem = PairProblem(
+        status=HTTPStatus.UNPROCESSABLE_ENTITY, code=refusal.code, detail=refusal.detail, counts=refusal.counts
+    )
+    return FailedAnnotation(id=item.id or "", error=problem)
