@@ -1,0 +1,194 @@
+"""`safemargin annotate`: a whole dataset in, margins out."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+
+from app.client import Client, Format, ServiceError, Unreachable
+from app.client.retries import RETRIED
+from app.schemas.annotate import DEFAULT
+from app.schemas.jobs import Job
+from app.settings import settings
+from cli.dataset import Dataset, DatasetFailed
+from cli.failures import Failures
+from cli.meter import Meter
+from cli.stack import Stack, StackFailed
+from cli.workfile import Order, WorkFile, WorkRefused, beside, digest
+
+_FAILED, _USAGE, _SOME_FAILED, _TEMPORARY = 1, 2, 3, os.EX_TEMPFAIL
+_INTERRUPTED = 128 + signal.SIGINT
+_STDOUT = Path("-")
+
+
+def annotate(
+    data: Annotated[
+        Path, typer.Argument(help="JSONL or Parquet of preference pairs, gzipped or not.", exists=True, dir_okay=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to: .jsonl, .parquet, or - for JSONL on stdout.")
+    ],
+    url: Annotated[
+        str | None, typer.Option(envvar="SAFEMARGIN_URL", help="A running service; without one, one is started.")
+    ] = None,
+    direction: Annotated[
+        list[str] | None, typer.Option(help="Direction to project on; several for margins on each.")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="What a row of the output looks like.")] = "raw",
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that do not fit, and say so.")] = False,
+    errors: Annotated[
+        Path | None, typer.Option(help="JSONL of rows that could not be annotated; OUTPUT.errors.jsonl.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what an interrupted run left.")] = False,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds to go on trying to reach the service.")] = 300.0,
+) -> None:
+    """Annotate the pairs of DATA, in order.
+
+    Stopped at any moment (Ctrl-C, a lost connection, a full disk), the same command goes on where it was: rows so far
+    are in OUTPUT.part, and OUTPUT.state says how far that is. On a service of its own (--url, with its key in
+    SAFEMARGIN_API_KEY) the job goes on meanwhile.
+
+    Exit status: 0 every row is annotated; 3 some rows could not be, the errors file says why; 1 failed; 2 wrong usage;
+    75 the service could not be reached, try again later; 130 interrupted.
+    """
+    target = None if output == _STDOUT else output
+    errors = errors or (beside(target, "errors.jsonl") if target else None)
+    _refuse_odd_paths(data, target, errors)
+    _refuse_odd_url(url)
+    chosen = direction[0] if direction and len(direction) == 1 else direction or DEFAULT
+    console = Console(stderr=True)
+    try:
+        order = Order(
+            input=str(data.resolve()),
+            bytes=data.stat().st_size,
+            sha256=digest(data),
+            url=url,
+            direction=chosen,
+            truncate=truncate,
+            format=format,
+            parquet=target is not None and target.suffix == ".parquet",
+        )
+        with WorkFile(target, order, restart=restart) as work:
+            failures = Failures(errors, restart=restart)
+            try:
+                _annotate(data, work, failures, url, patience, console)
+            except KeyboardInterrupt:
+                raise _ended(_interrupted(work, url), _INTERRUPTED) from None
+            except (ServiceError, Unreachable, DatasetFailed, StackFailed, OSError) as error:
+                raise _ended(_reason(error, target), _status(error)) from error
+    except KeyboardInterrupt:
+        raise _ended("interrupted", _INTERRUPTED) from None
+    except (WorkRefused, OSError) as error:
+        raise _ended(_reason(error, None), _USAGE if isinstance(error, WorkRefused) else _FAILED) from error
+    _warn_if_uncalibrated(work)
+    if failures.count:
+        where = f"; {errors} says why" if errors else f": {', '.join(failures.first)}"
+        raise _ended(f"{failures.count} rows could not be annotated{where}", _SOME_FAILED)
+
+
+def _annotate(
+    data: Path, work: WorkFile, failures: Failures, url: str | None, patience: float, console: Console
+) -> None:
+    meter = Meter(console, live=console.is_terminal and not _crowded(work), before=lambda: work.state.before)
+    with _service(url, console) as (reached, stack):
+
+        def show(job: Job) -> None:
+            if stack is not None:
+                stack.supervise()
+            meter.show(job)
+
+        def sleep(seconds: float) -> None:
+            if stack is not None:
+                stack.supervise()
+            time.sleep(seconds)
+
+        with connect(reached, patience, sleep) as client, meter:
+            Dataset(client, data, work, failures, show).annotate()
+
+
+def _warn_if_uncalibrated(work: WorkFile) -> None:
+    """A row for a trainer does not say what its margin is; `raw` rows do."""
+    made_by, format = work.state.provenance or {}, work.state.order.format
+    if format != "raw" and made_by.get("calibrated") is False:
+        name = made_by.get("direction")
+        warning = f"direction {name} is not calibrated: the margins are raw projections, on no scale of a reward's"
+        typer.echo(f"safemargin: warning: {warning}", err=True)
+
+
+def connect(url: str, patience: float, sleep: Callable[[float], None]) -> Client:
+    """A client of the service there."""
+    return Client(url, patience=patience, sleep=sleep)
+
+
+@contextmanager
+def _service(url: str | None, console: Console) -> Iterator[tuple[str, Stack | None]]:
+    """Where the service is: the one named, or one that lives as long as this."""
+    if url is not None:
+        yield url, None
+        return
+    with Stack(settings().model_copy(update={"port": 0}), quiet=True) as stack:
+        with console.status("starting the service"):
+            stack.wait_until_ready()
+        yield stack.url, stack
+
+
+def _refuse_odd_paths(data: Path, target: Path | None, errors: Path | None) -> None:
+    if target is not None and target.suffix not in {".jsonl", ".parquet"}:
+        raise typer.BadParameter("must end in .jsonl or .parquet, or be -", param_hint="--output")
+    if target is not None and target.is_dir():
+        raise typer.BadParameter("is a folder", param_hint="--output")
+    paths = [path.resolve() for path in (data, target, errors) if path is not None]
+    if len(set(paths)) < len(paths):
+        raise typer.BadParameter("input, output and errors must be different files", param_hint="--output")
+
+
+def _refuse_odd_url(url: str | None) -> None:
+    try:
+        odd = url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname)
+    except ValueError:
+        odd = True
+    if odd:
+        raise typer.BadParameter("must be like http://host:8000", param_hint="--url")
+
+
+def _crowded(work: WorkFile) -> bool:
+    """Whether rows appear on the terminal where a bar would be."""
+    return work.part is sys.stdout.buffer and sys.stdout.isatty()
+
+
+def _interrupted(work: WorkFile, url: str | None) -> str:
+    job = work.state.job
+    follow = f"; job {job} goes on at {url}/jobs/{job}" if url and job else ""
+    if work.part is sys.stdout.buffer:
+        return f"interrupted{follow}"
+    return f"interrupted after {work.state.reached.rows} rows{follow}; run the same command again to go on"
+
+
+def _reason(error: Exception, target: Path | None) -> str:
+    again = "; run the same command again to go on" if target else ""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return "nobody reads the output any more"
+    if isinstance(error, OSError):
+        return f"{error.filename or target or 'the output'}: {error.strerror or error}{again}"
+    if isinstance(error, Unreachable):
+        return f"the service could not be reached: {error}{again}"
+    return f"{error}{again}" if isinstance(error, ServiceError) else str(error)
+
+
+def _status(error: Exception) -> int:
+    temporary = isinstance(error, Unreachable) or (isinstance(error, ServiceError) and error.status in RETRIED)
+    return _TEMPORARY if temporary else _FAILED
+
+
+def _ended(text: str, status: int) -> typer.Exit:
+    typer.echo(f"safemargin: {text}", err=True)
+    return typer.Exit(status)
