@@ -1,18 +1,26 @@
 """Answering work at once where it is done soon, or with a job where it is not."""
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from redis.exceptions import RedisError
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import ApiError, Unprocessable
-from app.jobs.collect import collect
+from app.auth.caller import Caller
+from app.auth.quota import spend
+from app.errors import Conflict, Gone, Unprocessable, problem_response
+from app.idempotent import Attempt
+from app.jobs.submission import QueueFull, Submission
 from app.schemas.annotate import AnnotateResponse, FailedAnnotation
-from app.schemas.jobs import Job, JobKind
+from app.schemas.jobs import Job
 from app.schemas.problem import FieldProblem, Responses, documented
 from app.service import Service
 from app.settings import Settings
@@ -28,9 +36,11 @@ def answers(invalid: str) -> Responses:
     return ACCEPTED | documented(
         {
             404: "No such direction.",
+            409: "The first request with this `Idempotency-Key` is still being answered; `Location` names its job.",
+            410: "What came of the first request with this `Idempotency-Key` has been deleted.",
             413: "The body is too large.",
             422: invalid,
-            503: "No worker is ready; `Retry-After` says when to come back.",
+            503: "The queue is full, or no worker is ready; `Retry-After` says when to come back.",
         }
     )
 
@@ -57,25 +67,77 @@ class Patience:
         return cls(config.sync_wait_seconds if tokens <= config.sync_tokens else 0.0)
 
 
-async def answer_or_accept(
-    service: Service, kind: JobKind, work: Sequence[BaseModel], rows: int, patience: Patience
-) -> Response:
-    """Queue work and answer 200 with its result, or 202 with its job.
+async def submit_once(
+    service: Service, caller: Caller, attempt: Attempt, tokens: int, make: Callable[[], Submission]
+) -> dict[str, str]:
+    """Make a job of a request, unless it is one already; returns headers that say what is left of the quota.
+
+    Args:
+        service: where to.
+        caller: who pays, unless the request is refused.
+        attempt: the request.
+        tokens: what it costs.
+        make: what it is.
 
     Raises:
-        Unprocessable: nothing of it could be answered.
-        ApiError: the job failed as a whole.
+        OverQuota: the caller has spent too much.
+        QueueFull: not now.
+        Conflict: the request is a repetition of one that is being answered.
     """
-    keep = service.settings.result_seconds
-    job_id = await run_in_threadpool(service.jobs.submit, kind, work, rows=rows, keep_seconds=keep)
+    before = await run_in_threadpool(service.jobs.job, attempt.job_id) if attempt.repeatable else None
+    if before is not None and before.status == "in_progress":
+        headers = {"Location": f"/jobs/{attempt.job_id}", "Retry-After": "1"}
+        raise Conflict("the first request with this Idempotency-Key is still being answered", headers=headers)
+    if before is not None:
+        return {}
+    limits = await spend(service, caller, tokens)
+    try:
+        work = await run_in_threadpool(make)
+        await _submit(service, work, attempt.job_id)
+    except Exception:
+        with suppress(RedisError):
+            await spend(service, caller, -tokens)
+        raise
+    return limits
+
+
+async def _submit(service: Service, work: Submission, job_id: str) -> None:
+    limit = service.settings.most_waiting(work.queue)
+    try:
+        await run_in_threadpool(service.jobs.submit, work, limit=limit, job_id=job_id)
+    except QueueFull:
+        if await run_in_threadpool(service.jobs.job, job_id) is None:  # a repetition may have been taken meanwhile
+            await run_in_threadpool(service.artifacts.delete, f"jobs/{job_id}")
+        raise
+
+
+async def answer(service: Service, job_id: str, patience: Patience, *, keep: bool) -> Response:
+    """200 with the result of a job if it is there soon, else 202 with the job.
+
+    Args:
+        service: where it is.
+        job_id: which.
+        patience: how long to wait.
+        keep: whether its client may ask again; an answer that was given at once is not kept otherwise, and not long.
+
+    Raises:
+        Gone: the request was made before, and what came of it was deleted.
+    """
     job = await service.completions.follow(service.jobs, job_id, patience.seconds)
     if job is None or job.status == "in_progress":
         return accepted(job_id, job, patience.applied)
+    over = service.jobs.drop if not keep else partial(service.jobs.shorten, seconds=service.settings.repeat_seconds)
+    after = BackgroundTask(over, job_id)
+    if job.expires_at is not None and job.expires_at <= time.time():
+        raise Gone("the results of this job have expired")
+    if job.status == "cancelled":
+        return problem_response(409, "the job was cancelled", background=after)
     if job.status == "failed":
-        raise ApiError(f"the job failed: {job.error}")
-    answer = await run_in_threadpool(collect, service.jobs, job)
-    _refuse_if_all_failed(answer)
-    return Response(answer.model_dump_json(), media_type="application/json")
+        return problem_response(500, f"the job failed: {job.error}", background=after)
+    result = await run_in_threadpool(service.answers(job_id).whole, job)
+    if (refused := _all_failed(result)) is not None:
+        return problem_response(422, refused.detail, errors=refused.errors, background=after)
+    return Response(result.model_dump_json(), media_type="application/json", background=after)
 
 
 def accepted(job_id: str, job: Job | None, applied: str | None = None) -> JSONResponse:
@@ -86,15 +148,15 @@ def accepted(job_id: str, job: Job | None, applied: str | None = None) -> JSONRe
     return JSONResponse(job.model_dump() if job else {"id": job_id}, 202, headers)
 
 
-def _refuse_if_all_failed(answer: BaseModel) -> None:
+def _all_failed(answer: BaseModel) -> Unprocessable | None:
     entries = answer.annotations if isinstance(answer, AnnotateResponse) else [answer]
     failed = [entry.error for entry in entries if isinstance(entry, FailedAnnotation)]
     if len(failed) < len(entries):
-        return
+        return None
     place = "/pairs/{}" if isinstance(answer, AnnotateResponse) else ""
     errors = [
         FieldProblem(pointer=place.format(index), code=error.code, detail=error.detail, counts=error.counts)
         for index, error in enumerate(failed)
     ]
     what = "no pair of the request could be annotated" if place else "the responses cannot be scored"
-    raise Unprocessable(what, errors=errors)
+    return Unprocessable(what, errors=errors)

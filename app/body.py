@@ -1,6 +1,8 @@
-"""Request bodies: bounded while they stream in, parsed once, faults located by field."""
+"""Request bodies: read from callers alone, bounded while they stream in, parsed once, faults located by field."""
 
 import json
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -8,54 +10,63 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import UnsupportedMedia, problem_response
+from app.auth.caller import caller_of
+from app.errors import ApiError, UnsupportedMedia, problem_response
+
+
+class TooLarge(ApiError):
+    """The body is larger than allowed."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 to a body over `limit` bytes, announced or not."""
+    """ASGI middleware that answers 413 to a body over a limit, announced or not, and reads none that nobody asks for.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    An answer that is given before the body has come ends the connection: who is refused does not go on sending.
+
+    Args:
+        app: the application.
+        limit: bytes of a body.
+        streams: bytes of a body for paths whose bodies are streams.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, streams: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting its body."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._limit:
-            return await self._refuse(scope, receive, send)
-        body = bytearray()
-        more = True
-        while more:
+        limit = self._streams.get(scope["path"], self._limit)
+        headers = dict(scope["headers"])
+        announced = headers.get(b"content-length", b"0")
+        unread = announced != b"0" or b"transfer-encoding" in headers
+        passed = 0
+
+        async def counted() -> Message:
+            nonlocal passed, unread
             message = await receive()
-            if message["type"] != "http.request":
-                return None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._limit:
-                return await self._refuse(scope, receive, send)
-        return await self._app(scope, _replay(bytes(body), receive), send)
+            passed += len(message.get("body", b""))
+            unread = message.get("more_body", False)
+            if passed > limit:
+                raise TooLarge(_too_large(limit))
+            return message
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = problem_response(
-            413, f"the body is larger than {self._limit} bytes", headers={"Connection": "close"}
-        )
-        await response(scope, receive, send)
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and unread:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        if announced.isdigit() and int(announced) > limit:
+            return await problem_response(413, _too_large(limit))(scope, receive, closing)
+        return await self._app(scope, counted, closing)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A receive channel that gives a body already read, then whatever comes next (a disconnect)."""
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
+def _too_large(limit: int) -> str:
+    return f"the body is larger than {limit} bytes"
 
 
 class JsonRequest(Request):
@@ -83,16 +94,20 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that reads its body through `JsonRequest`."""
+    """A route that reads its body through `JsonRequest`, and nothing of it from strangers."""
 
     def get_route_handler(self) -> Any:
         """The handler, with the request class exchanged."""
         handler = super().get_route_handler()
 
-        async def handle(request: Request) -> Any:
-            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if request.method == "POST" and media_type != "application/json":
-                raise UnsupportedMedia("the body must be sent as Content-Type: application/json")
-            return await handler(JsonRequest(request.scope, request.receive))
+        async def handle(plain: Request) -> Any:
+            request = JsonRequest(plain.scope, plain.receive)
+            if request.method in {"POST", "PUT"}:
+                await caller_of(request)
+                media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+                if request.method == "POST" and media_type != "application/json":
+                    raise UnsupportedMedia("the body must be sent as Content-Type: application/json")
+                await request.body()  # here, because FastAPI would take any error for one in the JSON
+            return await handler(request)
 
         return handle

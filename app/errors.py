@@ -1,18 +1,23 @@
 """Errors that the API answers, and how they become application/problem+json.
 
     ApiError             a status, a title and a detail; the routes raise it
-    ├── NotFound         404 unknown direction or job
+    ├── Unauthorized     401 no API key, or none that is known
+    ├── Forbidden        403 a key without the scope
+    ├── NotFound         404 unknown direction, file or job
     ├── Gone             410 a job whose results have expired
     ├── NotReady         409 results asked for before the job is done
     ├── Conflict         409 what exists stands in the way
     ├── UnsupportedMedia 415 a body that is not sent as JSON
     ├── Unprocessable    422 pairs that cannot be annotated
+    ├── OverQuota        429 a key has used up its tokens; says when to come back
     └── Unavailable      503 no worker, no queue; says when to come back
 
 Nothing that a user sent is ever repeated in an answer, except names of fields.
 """
 
+import errno
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -22,9 +27,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from redis.exceptions import RedisError
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.artifacts import StoreUnreachable
+from app.jobs.paging import PageMissing
+from app.jobs.submission import QueueFull
 from app.schemas.annotate import DIRECTION_KINDS
 from app.schemas.fit import PAIRS_KINDS, RECIPES
 from app.schemas.pairs import PROMPT_KINDS
@@ -49,6 +58,18 @@ class ApiError(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+
+
+class Unauthorized(ApiError):
+    """Nobody known calls."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
+class Forbidden(ApiError):
+    """Who calls may not do this."""
+
+    status = HTTPStatus.FORBIDDEN
 
 
 class NotFound(ApiError):
@@ -87,6 +108,12 @@ class UnsupportedMedia(ApiError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
+class OverQuota(ApiError):
+    """Who calls has used up what they may use now."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+
 class Unavailable(ApiError):
     """The service cannot answer now."""
 
@@ -94,11 +121,16 @@ class Unavailable(ApiError):
 
 
 def problem_response(
-    status: int, detail: str, *, errors: Sequence[FieldProblem] = (), headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str,
+    *,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+    background: BackgroundTask | None = None,
 ) -> JSONResponse:
     """A problem document as a response."""
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors))
-    return JSONResponse(problem.model_dump(), status, dict(headers or {}), media_type=MEDIA_TYPE)
+    return JSONResponse(problem.model_dump(), status, dict(headers or {}), MEDIA_TYPE, background)
 
 
 def install(app: FastAPI) -> None:
@@ -107,7 +139,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RedisError, _queue_error)
+    app.add_exception_handler(QueueFull, _queue_full)
+    app.add_exception_handler(PageMissing, _page_missing)
     app.add_exception_handler(StoreUnreachable, _store_error)
+    app.add_exception_handler(ClientDisconnect, _cut_off)
+    app.add_exception_handler(OSError, _disk_error)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -126,9 +162,33 @@ def _queue_error(_request: Request, error: Exception) -> JSONResponse:
     return problem_response(503, "the queue does not answer", headers={"Retry-After": "5"})
 
 
+def _queue_full(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, QueueFull)
+    headers = {"Retry-After": str(math.ceil(error.seconds))}
+    return problem_response(503, "the queue is full", headers=headers)
+
+
+def _page_missing(_request: Request, _error: Exception) -> JSONResponse:
+    detail = "is not in the list, or not any more: begin with the first page"
+    error = FieldProblem(pointer="query/after", code="unknown_page", detail=detail)
+    return problem_response(422, "the request is not valid", errors=[error])
+
+
 def _store_error(_request: Request, error: Exception) -> JSONResponse:
     log.warning("%s", error)
     return problem_response(503, "the artifact store does not answer", headers={"Retry-After": "5"})
+
+
+def _cut_off(_request: Request, _error: Exception) -> JSONResponse:
+    return problem_response(400, "the body was cut off")
+
+
+def _disk_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        raise error
+    log.error("no room for temporary files: %s", error.strerror)
+    return problem_response(503, "there is no room for this now", headers={"Retry-After": "30"})
 
 
 def _bug(_request: Request, _error: Exception) -> JSONResponse:

@@ -24,10 +24,16 @@ class Metrics:
             registry=self.registry,
         )
         self.pairs = Counter("safemargin_pairs_accepted_total", "Pairs put into the queue.", registry=self.registry)
-        self.waiting_chunks = Gauge(
-            "safemargin_waiting_chunks",
-            "Chunks in the queues that no worker has taken.",
+        self.waiting_tokens = Gauge(
+            "safemargin_waiting_tokens",
+            "Estimated tokens in the queues that are not answered.",
             ["queue"],
+            registry=self.registry,
+        )
+        self.webhook_deliveries = Counter(
+            "safemargin_webhook_deliveries_total",
+            "Attempts to tell a webhook that a job is over, by what came of them.",
+            ["outcome"],
             registry=self.registry,
         )
         self.workers = Gauge("safemargin_workers", "Workers with a fresh heartbeat.", ["ready"], registry=self.registry)

@@ -1,5 +1,6 @@
 """What every route needs, built once per application."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,43 +12,65 @@ from starlette.concurrency import run_in_threadpool
 
 from app.artifacts import Artifacts
 from app.errors import NotFound, Unavailable, Unprocessable
+from app.files import Files
 from app.jobs import roster
+from app.jobs.collect import Answers
 from app.jobs.follow import Completions
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
 from app.metrics import Metrics
 from app.registry import Registry
 from app.schemas.annotate import DEFAULT, DirectionOptions
-from app.schemas.chunk import DirectionRef
+from app.schemas.chunk import DirectionRef, Reading
 from app.schemas.directions import DirectionCard
 from app.schemas.problem import FieldProblem
 from app.settings import Settings
 
 _ROSTER_SECONDS = 0.5
+_CHECKS_AT_ONCE = 4
 
 
 @dataclass
 class Service:
-    """The queue, the jobs in it and who works on them, as the routes see them."""
+    """The queue, the jobs in it and who works on them, as the routes see them.
+
+    Attributes:
+        checks: held while an upload is checked, which keeps a thread and a core busy, so that others find some.
+    """
 
     settings: Settings
     redis: Redis
     metrics: Metrics
     completions: Completions = field(default_factory=Completions)
+    checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_ONCE))
     _workers: list[WorkerState] = field(default_factory=list)
     _looked: float = -_ROSTER_SECONDS
     _defaults: dict[str, str] = field(default_factory=dict)
     _asked: float = -_ROSTER_SECONDS
 
     @cached_property
+    def artifacts(self) -> Artifacts:
+        """The artifact store."""
+        return Artifacts(self.settings.artifacts_url)
+
+    @cached_property
     def registry(self) -> Registry:
-        """The directions in the artifact store."""
-        return Registry(Artifacts(self.settings.artifacts_url))
+        """The directions in it."""
+        return Registry(self.artifacts)
+
+    @cached_property
+    def files(self) -> Files:
+        """The uploaded files."""
+        return Files(self.artifacts, self.redis, self.settings)
 
     @property
     def jobs(self) -> JobStore:
         """The jobs."""
         return JobStore(self.redis)
+
+    def answers(self, job_id: str) -> Answers:
+        """The answers of a job."""
+        return Answers(self.jobs, self.artifacts, job_id)
 
     async def workers(self) -> list[WorkerState]:
         """Live workers, as of at most half a second ago."""
@@ -102,8 +125,8 @@ class Service:
             raise NotFound(detail, errors=[FieldProblem(pointer=pointer, code="unknown_direction", detail=detail)])
         return held[wanted]
 
-    async def refs(self, options: DirectionOptions) -> list[DirectionRef]:
-        """What the directions that a request asks for stand for now.
+    async def reading(self, options: DirectionOptions) -> Reading:
+        """How rows are to be read: what the directions that a request asks for stand for now.
 
         Raises:
             NotFound: no worker holds one of them.
@@ -117,7 +140,8 @@ class Service:
                 pointer=pointers[clash], code="same_direction", detail="is named twice: default is one"
             )
             raise Unprocessable("the request is not valid", errors=[error])
-        return [DirectionRef(id=card.id, digest=card.digest) for card in cards]
+        refs = [DirectionRef(id=card.id, digest=card.digest) for card in cards]
+        return Reading(directions=refs, truncate=options.truncate)
 
 
 def _service(request: Request) -> Service:

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.artifacts import StoreUnreachable
 from app.errors import Unavailable
+from app.jobs import load
 from app.schemas.problem import FieldProblem, Problem
 from app.service import Service, ServiceDep
 
@@ -63,14 +64,14 @@ async def metrics(service: ServiceDep) -> Response:
     try:
         await _look_at_queue(service)
     except (RedisError, StoreUnreachable):
-        service.metrics.waiting_chunks.clear()
+        service.metrics.waiting_tokens.clear()
         service.metrics.workers.clear()
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _look_at_queue(service: Service) -> None:
-    for queue, count in (await run_in_threadpool(service.jobs.waiting)).items():
-        service.metrics.waiting_chunks.labels(queue).set(count)
+    for queue, count in (await run_in_threadpool(load.waiting, service.redis)).items():
+        service.metrics.waiting_tokens.labels(queue).set(count)
     workers = await service.workers()
     default = await service.default()
     ready = sum(default is not None and worker.ready_for(default) for worker in workers)

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, StringCons
 from pydantic_core import PydanticCustomError
 
 from app.schemas.pairs import Pair, Strict
+from app.schemas.webhooks import Announced
 
 DEFAULT = "default"
 """What stands for the direction that PUT /directions/default chose."""
@@ -54,7 +55,7 @@ class DirectionOptions(Strict):
         return [self.direction] if isinstance(self.direction, str) else self.direction
 
 
-class AnnotateOptions(DirectionOptions):
+class AnnotateOptions(DirectionOptions, Announced):
     """How to annotate; the same for every pair of a request."""
 
     method: Method = Field(default="margin", description="`margin`: the projection on a safety direction.")
@@ -166,7 +167,8 @@ class AnnotateResponse(BaseModel):
 
 
 class ResultRow(BaseModel):
-    """One line of a job's results: an annotation, or why there is none, with its provenance."""
+    """One line of a job's results: an annotation with its provenance and the line of its pair, from 1."""
 
-    annotation: Annotation | FailedAnnotation
+    line: int
+    annotation: Annotation
     provenance: Provenance

@@ -14,18 +14,37 @@ class DirectionRef(BaseModel):
     digest: str
 
 
-class Chunk(BaseModel):
-    """Pairs, or responses to order, that a worker reads together; every one carries an id."""
+class Reading(BaseModel):
+    """How the rows of a job are read; the same for every chunk."""
 
     directions: list[DirectionRef] = Field(min_length=1)
     truncate: bool
+
+
+class Chunk(Reading):
+    """Pairs, or responses to order, that a worker reads together; every one carries an id.
+
+    Attributes:
+        items: what to read.
+        lines: where each stands in what the user sent, from 1.
+        tokens: estimated tokens of all of them.
+    """
+
     items: list[Pair | Candidates]
+    lines: list[int]
+    tokens: int
+
+    def part(self, rows: range) -> "Chunk":
+        """Some of its items."""
+        inside = slice(rows.start, rows.stop)
+        return self.model_copy(update={"items": self.items[inside], "lines": self.lines[inside]})
 
 
 class ChunkAnswer(BaseModel):
     """Answers to a chunk in the order of its items."""
 
     entries: list[Annotation | ScoredCandidates | FailedAnnotation]
+    lines: list[int]
     provenance: Provenance
 
     def counts(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from app.schemas.annotate import DEFAULT, DirectionId, Finite
 from app.schemas.pairs import Message, Pair, Prompt, PromptText, Strict, Text, as_messages
+from app.schemas.webhooks import Announced
 
 Estimator = Literal["ridge", "logistic", "mean"]
 BALANCE: Literal["balance"] = "balance"
@@ -118,7 +119,7 @@ AnySource = Annotated[PairsSource | LabelledSource | ContrastSource | LegendSour
 RECIPES = frozenset({"pairs", "labelled", "contrast", "legend"})
 
 
-class FitRequest(Strict):
+class FitRequest(Announced):
     """A direction to make, of what and how."""
 
     id: NewDirectionId = Field(description="Name of the new direction.")

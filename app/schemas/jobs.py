@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-JobStatus = Literal["in_progress", "completed", "failed"]
+JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
 JobKind = Literal["annotate", "score", "direction"]
@@ -27,6 +27,32 @@ class Job(BaseModel):
     request_counts: RequestCounts
     created_at: float = Field(description="Unix time in seconds.")
     completed_at: float | None = None
-    expires_at: float = Field(description="Unix time after which results are gone and the job answers 410.")
-    results: str = Field(description="Where the results are once the status is `completed`.")
+    expires_at: float | None = Field(
+        default=None, description="Unix time after which results are gone and the job answers 410; null until it ends."
+    )
+    results: str = Field(description="Where the results are, as far as there are any.")
+    errors: str = Field(description="Where the rows are that could not be annotated.")
+    file: str | None = Field(default=None, description="Id of the file that it annotates.")
+    throughput: float | None = Field(default=None, description="Rows per second since it was accepted.")
+    eta_seconds: float | None = Field(
+        default=None, description="Seconds until its end at the pace of the last minute; null where nothing moves."
+    )
     error: str | None = Field(default=None, description="Why the job failed as a whole.")
+
+
+class JobList(BaseModel):
+    """Jobs, the newest first."""
+
+    data: list[Job]
+    has_more: bool = Field(description="Whether there are older ones: ask again with `after`, the last id of these.")
+
+
+class RowError(BaseModel):
+    """A row of a job that could not be annotated; never its text."""
+
+    line: int
+    id: str | None = Field(default=None, description="The pair's own id, as far as there is one.")
+    code: str
+    detail: str
+    pointer: str = Field(default="", description="JSON pointer to the field in the row, empty for the whole row.")
+    counts: dict[str, int] = Field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The real API on a real queue, with a worker that holds a tiny annotator in this process."""
 
+import socket
 import subprocess
 import threading
 import time
@@ -88,7 +89,7 @@ class Station:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An embedded queue of its own."""
-    yield from _queue(tmp_path_factory.mktemp("queue"))
+    yield from queue_in(tmp_path_factory.mktemp("queue"))
 
 
 @pytest.fixture(scope="session")
@@ -112,9 +113,9 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
     presence = Presence(redis, "test", annotator, directions, metrics_port=0)
     trainer = Trainer(annotator, directions, presence.announce, stop, tmp_path_factory.mktemp("cache"))
     pairs = PairAnnotator(annotator, directions, batcher, metrics)
-    tasks.serve(tasks.Duty("test", JobStore(redis), pairs, trainer))
+    tasks.serve(tasks.Duty("test", JobStore(redis), registry.artifacts, pairs, trainer))
     made = Station(pairs, presence, registry, artifacts, passes)
-    lanes = Lanes(redis_url, "test", {keys.ANNOTATE: 2, keys.TRAIN: 1})
+    lanes = Lanes(redis_url, "test", {keys.ANNOTATE: 2, keys.BULK: 2, keys.TRAIN: 1})
     beat = threading.Thread(target=_beat, args=(made, stop), daemon=True)
     threads = [threading.Thread(target=batcher.run, daemon=True), beat]
     made.look_at_store()
@@ -181,12 +182,19 @@ def client(connect: Connect) -> TestClient:
 @pytest.fixture
 def empty_queue(tmp_path: Path) -> Iterator[str]:
     """A queue that no worker serves."""
-    yield from _queue(tmp_path)
+    yield from queue_in(tmp_path)
 
 
-def _queue(folder: Path) -> Iterator[str]:
+def _listens(path: Path) -> bool:
+    """Whether a server accepts connections; its socket is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def queue_in(folder: Path) -> Iterator[str]:
+    """A queue of its own that begins empty; its server ends with the iterator."""
     server = subprocess.Popen(embedded.command(folder), stdout=subprocess.DEVNULL)
-    while not embedded.socket_path(folder).exists():
+    while not _listens(embedded.socket_path(folder)):
         assert server.poll() is None
         time.sleep(0.01)
     yield embedded.url(folder)

@@ -1,11 +1,14 @@
 """The artifact store, in a folder and in memory."""
 
+import errno
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
 import pytest
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from app.artifacts import ArtifactMissing, Artifacts, StoreUnreachable
 
@@ -44,8 +47,14 @@ def test_folders_are_listed_by_name_and_files_are_not(artifacts: Artifacts) -> N
     assert artifacts.folders("top") == ["a", "b"]
 
 
+def test_files_are_listed_by_name_and_folders_are_not(artifacts: Artifacts) -> None:
+    for path in ("top/two", "top/one", "top/a/file"):
+        artifacts.write(path, b"content")
+    assert artifacts.files("top") == ["one", "two"]
+
+
 def test_a_folder_that_does_not_exist_holds_none(artifacts: Artifacts) -> None:
-    assert artifacts.folders("top") == []
+    assert artifacts.folders("top") == artifacts.files("top") == []
 
 
 def test_a_folder_is_deleted_with_all_it_holds(artifacts: Artifacts) -> None:
@@ -115,3 +124,28 @@ def test_who_reads_during_a_write_gets_the_old_content_or_the_new(tmp_path: Path
         seen.add(artifacts.read("file"))
     writer.join()
     assert seen <= contents
+
+
+def test_a_secret_is_written_once(artifacts: Artifacts) -> None:
+    artifacts.write_secret("a/secret", b"first")
+    artifacts.write_secret("a/secret", b"second")
+    assert artifacts.read("a/secret") == b"first"
+
+
+def test_a_secret_in_a_folder_is_its_owner_s(tmp_path: Path) -> None:
+    Artifacts(str(tmp_path)).write_secret("top/secret", b"content")
+    (secret,) = (tmp_path / "top").iterdir()
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+
+
+def test_what_could_not_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts = Artifacts(str(tmp_path))
+
+    def full(_self: object, path: str, content: bytes) -> None:
+        Path(path).write_bytes(content[:3])
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(LocalFileSystem, "pipe_file", full)
+    with pytest.raises(StoreUnreachable):
+        artifacts.write("folder/file", b"content")
+    assert list((tmp_path / "folder").iterdir()) == []

@@ -109,3 +109,21 @@ def test_every_error_is_a_problem(client: TestClient, method: str, path: str, st
 def test_a_bad_request_does_not_disturb_the_next(client: TestClient) -> None:
     client.post("/annotate", content=b"{", headers={"Content-Type": "application/json"})
     assert client.post("/annotate", json={"pairs": [PAIR]}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/annotate", "/files"])
+def test_a_body_that_is_cut_off_is_no_fault_of_the_service(client: TestClient, path: str) -> None:
+    come = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(come)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", b"100"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    assert client.portal is not None
+    client.portal.call(client.app, scope, receive, send)
+    assert sent[0]["status"] == 400

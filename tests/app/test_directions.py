@@ -15,6 +15,7 @@ from app.schemas.chunk import Chunk, DirectionRef
 from app.schemas.pairs import Pair
 from app.schemas.report import DirectionReport
 from tests.app.conftest import Connect, Station, direction, publish
+from tests.app.jobs.conftest import PLENTY, submission
 from workers.directions.control_vector import from_control_vector
 from workers.directions.files import to_files
 from workers.engine.annotator import Annotator
@@ -132,11 +133,12 @@ def test_a_job_that_still_uses_a_deleted_direction_fails_and_says_so(
     station.look_at_store()
     item = Pair.model_validate({"id": "0"} | PAIR)
     with Redis.from_url(redis_url) as redis:
-        chunk = Chunk(directions=[used], truncate=False, items=[item])
-        job_id = JobStore(redis).submit("annotate", [chunk], rows=1, keep_seconds=60)
+        chunk = Chunk(directions=[used], truncate=False, items=[item], lines=[1], tokens=10)
+        work = [chunk.model_dump_json().encode()]
+        job_id = JobStore(redis).submit(submission(work=work), limit=PLENTY)
     job = client.get(f"/jobs/{job_id}", params={"wait": 20}).json()
     assert (job["status"], job["error"]) == ("failed", "direction raw was deleted while the job used it")
-    results = client.get(f"/jobs/{job_id}/results")
+    results = client.get(f"/jobs/{job_id}/results", headers={"Accept": "application/json"})
     assert results.status_code == 500
     assert job["error"] in results.json()["detail"]
 
@@ -151,8 +153,9 @@ def test_a_job_reads_what_its_direction_was_when_it_was_accepted(
     station.look_at_store()
     item = Pair.model_validate({"id": "0"} | PAIR)
     with Redis.from_url(redis_url) as redis:
-        chunk = Chunk(directions=[used], truncate=False, items=[item])
-        job_id = JobStore(redis).submit("annotate", [chunk], rows=1, keep_seconds=60)
+        chunk = Chunk(directions=[used], truncate=False, items=[item], lines=[1], tokens=10)
+        work = [chunk.model_dump_json().encode()]
+        job_id = JobStore(redis).submit(submission(work=work), limit=PLENTY)
     assert client.get(f"/jobs/{job_id}", params={"wait": 20}).json()["status"] == "completed"
     assert client.get(f"/jobs/{job_id}/results", headers={"Accept": "application/json"}).json() == before
 

@@ -7,9 +7,11 @@ import pytest
 from redis import Redis
 from starlette.testclient import TestClient
 
+from app.jobs import keys
 from app.jobs.store import JobStore
 from app.schemas.fit import FitRequest
 from tests.app.conftest import Connect, Station, direction, publish
+from tests.app.jobs.conftest import PLENTY, submission
 from workers.engine.annotator import Annotator
 
 pytestmark = pytest.mark.usefixtures("store_restored")
@@ -173,7 +175,8 @@ def test_an_id_that_is_taken_while_the_fit_waits_fails_it(client: TestClient, re
     request = FitRequest.model_validate({"id": "raw", "layers": [2], "sources": [source()]})
     before = station.registry.current()["raw"]
     with Redis.from_url(redis_url) as redis:
-        job_id = JobStore(redis).submit("direction", [request], rows=ENOUGH, keep_seconds=60)
+        work = [request.model_dump_json().encode()]
+        job_id = JobStore(redis).submit(submission(kind="direction", queue=keys.TRAIN, work=work), limit=PLENTY)
     job = client.get(f"/jobs/{job_id}", params={"wait": 60}).json()
     assert (job["status"], job["error"]) == ("failed", "a direction called raw has come into being meanwhile")
     assert station.registry.current()["raw"] == before

@@ -89,8 +89,8 @@ def test_metrics_count_requests_by_route_and_status(client: TestClient) -> None:
     assert 'safemargin_http_requests_total{method="any",route="unmatched",status="404"} 1.0' in text
     assert "safemargin_pairs_accepted_total 2.0" in text
     assert 'safemargin_workers{ready="yes"} 1.0' in text
-    for queue in (keys.ANNOTATE, keys.TRAIN):
-        assert f'safemargin_waiting_chunks{{queue="{queue}"}} 0.0' in text
+    for queue in keys.TASKS:
+        assert f'safemargin_waiting_tokens{{queue="{queue}"}} 0.0' in text
 
 
 def test_metrics_are_served_without_a_queue(connect: Connect) -> None:

@@ -1,197 +1,191 @@
-"""Jobs over HTTP and in Redis."""
+"""Jobs over HTTP: followed, listed, cancelled, deleted, and gone in the end."""
 
 import json
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 from redis import Redis
-from redis.exceptions import ConnectionError
 from starlette.testclient import TestClient
 
 from app.jobs import keys
-from app.jobs.collect import annotations, chunk_answers
-from app.jobs.cut import cut
+from app.jobs.hand import Hand
 from app.jobs.store import JobStore
-from app.schemas.annotate import AnnotateRequest
-from app.schemas.chunk import Chunk, ChunkAnswer, DirectionRef
-from app.schemas.fit import FitRequest
-from tests.app.conftest import Connect, Station
-from workers import tasks
+from app.routes import jobs as routes
+from app.schemas.chunk import Chunk
+from app.schemas.pairs import Pair
+from tests.app.conftest import Connect
+from tests.app.jobs.conftest import PLENTY, answer, claimed, submission
+from tests.conftest import ref
 from workers.annotate import PairAnnotator
 
-NAMED = DirectionRef(id="kind", digest="sha256:0")
 PAIR = {"prompt": "Hello?", "chosen": "Hello.", "rejected": "Go away."}
+ASYNC = {"Prefer": "respond-async"}
+WHOLE = {"Accept": "application/json"}
 
 
-def request(count: int, **options: object) -> AnnotateRequest:
-    return AnnotateRequest.model_validate({"pairs": [PAIR] * count} | options)
+def ask(client: TestClient, count: int = 1, **options: Any) -> str:
+    """Where the job of a request lies that nobody waits for."""
+    accepted = client.post("/annotate", json={"pairs": [PAIR] * count} | options, headers=ASYNC)
+    assert accepted.status_code == 202
+    return str(accepted.headers["Location"])
 
 
-def chunks_of(worker: PairAnnotator, count: int) -> list[Chunk]:
-    """A chunk a pair, for the worker's default direction."""
-    return cut(request(count), [ref(worker)], chunk_tokens=70)[0]
-
-
-def ref(worker: PairAnnotator) -> DirectionRef:
-    return DirectionRef(id="kind", digest=worker.directions.all()["kind"].card.digest)
-
-
-def submit(store: JobStore, worker: PairAnnotator, count: int, keep_seconds: int = 60) -> str:
-    return store.submit("annotate", chunks_of(worker, count), rows=count, keep_seconds=keep_seconds)
+def finished(client: TestClient, location: str) -> Any:
+    return client.get(location, params={"wait": 20}).json()
 
 
 @pytest.fixture
 def store(empty_queue: str) -> JobStore:
+    """Jobs that nobody works on."""
     return JobStore(Redis.from_url(empty_queue))
 
 
 @pytest.fixture
-def answers(worker: PairAnnotator) -> list[ChunkAnswer]:
-    chunks = chunks_of(worker, 3)
-    return [worker.annotate(chunk) for chunk in chunks]
+def idle(connect: Connect, empty_queue: str) -> TestClient:
+    """An API whose jobs nobody works on."""
+    return connect(redis_url=empty_queue)
 
 
-def test_chunks_are_bounded_and_together_hold_every_pair_in_order() -> None:
-    chunks, tokens = cut(request(10), [NAMED], chunk_tokens=100)
-    assert [item.id for chunk in chunks for item in chunk.items] == [str(i) for i in range(10)]
-    assert len(chunks) == 5
-    assert tokens == 10 * 37
-    assert all(chunk.directions == [NAMED] for chunk in chunks)
+def test_a_job_in_progress_says_when_to_look_again(idle: TestClient, store: JobStore) -> None:
+    job_id = store.submit(submission(), limit=PLENTY)
+    found = idle.get(f"/jobs/{job_id}", params={"wait": 0.1})
+    assert found.headers["Retry-After"]
+    job = found.json()
+    assert (job["status"], job["completed_at"], job["expires_at"]) == ("in_progress", None, None)
+    assert job["request_counts"] == {"total": 1, "completed": 0, "failed": 0}
 
 
-def test_a_pair_larger_than_a_chunk_is_a_chunk() -> None:
-    chunks, _tokens = cut(request(2), [NAMED], chunk_tokens=1)
-    assert [len(chunk.items) for chunk in chunks] == [1, 1]
-
-
-def test_a_job_is_complete_when_its_last_chunk_is_answered(
-    store: JobStore, worker: PairAnnotator, answers: list[ChunkAnswer]
+def test_the_whole_answer_of_a_job_in_progress_is_409_and_its_rows_are_none_yet(
+    idle: TestClient, store: JobStore
 ) -> None:
-    job_id = submit(store, worker, 3)
-    assert store.waiting() == {keys.ANNOTATE: 3, keys.TRAIN: 0}
-    for number, answer in reversed(list(enumerate(answers))):
-        assert store.job(job_id).status == "in_progress"  # type: ignore[union-attr]
-        assert store.answer(job_id, number, answer, done=1)
-    job = store.job(job_id)
-    assert job is not None and job.status == "completed" and job.completed_at is not None
-    assert [entry.id for entry in annotations(chunk_answers(store, job_id)).annotations] == ["0", "1", "2"]
+    job_id = store.submit(submission(), limit=PLENTY)
+    whole = idle.get(f"/jobs/{job_id}/results", headers=WHOLE)
+    assert (whole.status_code, whole.headers["Retry-After"]) == (409, "1")
+    rows = idle.get(f"/jobs/{job_id}/results")
+    assert (rows.status_code, rows.text) == (200, "")
 
 
-def test_a_chunk_is_answered_once_however_often_it_is_tried(
-    store: JobStore, worker: PairAnnotator, answers: list[ChunkAnswer]
-) -> None:
-    job_id = submit(store, worker, 3)
-    assert store.answer(job_id, 0, answers[0], done=1)
-    assert not store.answer(job_id, 0, answers[1], done=1)
-    assert store.work(job_id, 0) is None
-    assert store.job(job_id).request_counts.completed == 1  # type: ignore[union-attr]
-    assert chunk_answers(store, job_id)[0].entries[0].id == "0"
-
-
-def test_a_failed_job_keeps_its_reason_and_takes_no_answers(
-    store: JobStore, worker: PairAnnotator, answers: list[ChunkAnswer]
-) -> None:
-    job_id = submit(store, worker, 3)
-    assert store.fail(job_id, "no such direction")
-    assert not store.fail(job_id, "again")
-    assert not store.answer(job_id, 0, answers[0], done=1)
-    job = store.job(job_id)
-    assert job is not None and (job.status, job.error) == ("failed", "no such direction")
-
-
-def test_everything_of_a_job_expires(store: JobStore, worker: PairAnnotator, answers: list[ChunkAnswer]) -> None:
-    job_id = submit(store, worker, 2)
-    store.answer(job_id, 0, answers[0], done=1)
-    for name in (keys.job(job_id), keys.chunks(job_id), keys.answers(job_id)):
-        assert store.redis.ttl(name) > 0
-
-
-def test_results_are_one_row_a_pair_each_with_its_provenance(client: TestClient) -> None:
-    body = {"pairs": [PAIR] * 3}
-    location = client.post("/annotate", json=body, headers={"Prefer": "respond-async"}).headers["Location"]
-    client.get(location, params={"wait": 20})
-    answer = client.get(f"{location}/results")
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    rows = [json.loads(line) for line in answer.text.splitlines()]
-    assert [row["annotation"]["id"] for row in rows] == ["0", "1", "2"]
-    assert all(row["provenance"]["direction"] == "kind" for row in rows)
-
-
-def test_results_of_a_job_in_progress_are_409(
-    connect: Connect, store: JobStore, worker: PairAnnotator, empty_queue: str
-) -> None:
-    job_id = submit(store, worker, 1)
-    client = connect(redis_url=empty_queue)
-    waited = client.get(f"/jobs/{job_id}", params={"wait": 0.1})
-    assert waited.json()["status"] == "in_progress"
-    assert waited.headers["Retry-After"]
-    assert client.get(f"/jobs/{job_id}/results").status_code == 409
-
-
-@pytest.mark.parametrize("path", ["/jobs/nothing", "/jobs/nothing/results"])
+@pytest.mark.parametrize("path", ["", "/results", "/errors", "/events"])
 def test_an_unknown_job_is_404(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 404
+    assert client.get(f"/jobs/nothing{path}").status_code == 404
 
 
-@pytest.mark.parametrize("suffix", ["", "/results"])
-def test_an_expired_job_is_410(
-    connect: Connect, store: JobStore, worker: PairAnnotator, empty_queue: str, suffix: str
-) -> None:
-    job_id = submit(store, worker, 1, keep_seconds=1)
+def test_without_keys_everybody_may_see_every_job_and_lists_their_own(idle: TestClient, store: JobStore) -> None:
+    job_id = store.submit(submission(owner="somebody"), limit=PLENTY)
+    assert idle.get(f"/jobs/{job_id}").status_code == 200
+    assert idle.get("/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize("path", ["", "/results", "/errors", "/events"])
+def test_an_expired_job_is_410(idle: TestClient, store: JobStore, path: str) -> None:
+    job_id = store.submit(submission(), limit=PLENTY)
     store.redis.hset(keys.job(job_id), "expires_at", "1")
-    assert connect(redis_url=empty_queue).get(f"/jobs/{job_id}{suffix}").status_code == 410
+    assert idle.get(f"/jobs/{job_id}{path}").status_code == 410
 
 
-def test_fits_wait_in_a_queue_of_their_own_and_say_how_far_they_are(store: JobStore) -> None:
-    fit = FitRequest.model_validate({"id": "mine", "sources": [{"recipe": "pairs", "pairs": "balance"}]})
-    job_id = store.submit("direction", [fit], rows=0, keep_seconds=60)
-    assert store.waiting() == {keys.ANNOTATE: 0, keys.TRAIN: 1}
-    assert store.progress(job_id, 3, 7)
-    job = store.job(job_id)
-    assert job is not None and (job.request_counts.completed, job.request_counts.total) == (3, 7)
-    store.fail(job_id, "nobody wants it")
-    assert not store.progress(job_id, 4, 7)
+def test_jobs_are_listed_newest_first_in_pages(idle: TestClient, store: JobStore) -> None:
+    ids = [store.submit(submission(), limit=PLENTY) for _ in range(5)]
+    seen: list[str] = []
+    more, after = True, None
+    while more:
+        page = idle.get("/jobs", params={"limit": 2} | ({"after": after} if after else {})).json()
+        seen += [job["id"] for job in page["data"]]
+        more, after = page["has_more"], seen[-1]
+    assert seen == ids[::-1]
+
+
+@pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 101}, {"limit": "x"}])
+def test_a_page_that_makes_no_sense_is_422(client: TestClient, params: dict[str, Any]) -> None:
+    assert client.get("/jobs", params=params).status_code == 422
+
+
+def test_a_request_that_is_answered_at_once_is_no_job_any_more(client: TestClient) -> None:
+    before = client.get("/jobs").json()["data"]
+    assert client.post("/annotate", json={"pairs": [PAIR]}).status_code == 200
+    assert client.get("/jobs").json()["data"] == before
+
+
+def test_a_job_in_progress_is_cancelled_and_keeps_what_is_done(
+    idle: TestClient, store: JobStore, worker: PairAnnotator
+) -> None:
+    used = ref(worker.directions.all()["kind"])
+    item = Pair.model_validate({"id": "a", **PAIR})
+    chunk = Chunk(directions=[used], truncate=False, items=[item], lines=[1], tokens=10)
+    job_id = store.submit(submission(2), limit=PLENTY)
+    hand = Hand(store, "w", "lane")
+    answer(hand, claimed(hand), worker.annotate(chunk).model_dump_json().encode())
+    cancelled = idle.delete(f"/jobs/{job_id}")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert cancelled.json()["request_counts"] == {"total": 2, "completed": 1, "failed": 0}
+    (row,) = idle.get(f"/jobs/{job_id}/results").text.splitlines()
+    assert json.loads(row)["line"] == 1
+    whole = idle.get(f"/jobs/{job_id}/results", headers=WHOLE)
+    assert (whole.status_code, whole.json()["detail"]) == (409, "the job was cancelled")
+
+
+def test_deleting_a_finished_job_deletes_its_results(client: TestClient) -> None:
+    location = ask(client)
+    job = finished(client, location)
+    assert client.get(job["results"]).text
+    assert client.delete(location).json()["status"] == "completed"
+    assert [client.get(path).status_code for path in (location, job["results"], job["errors"])] == [410] * 3
+    assert client.delete(location).status_code == 410
+    assert job["id"] not in [listed["id"] for listed in client.get("/jobs").json()["data"]]
+
+
+def events_of(text: str) -> list[tuple[str, Any]]:
+    blocks = [block.splitlines() for block in text.split("\n\n") if block and not block.startswith(":")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+def test_events_tell_of_every_step_and_of_the_end(
+    idle: TestClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = store.submit(submission(3), limit=PLENTY)
+    steps = iter(range(4))
+
+    async def step(_seconds: float) -> None:
+        if number := next(steps):  # nothing happens before the first look
+            answer(lane := Hand(store, "w", str(number)), claimed(lane))
+
+    monkeypatch.setattr(routes, "asyncio", SimpleNamespace(sleep=step))
+    told = idle.get(f"/jobs/{job_id}/events")
+    assert told.headers["content-type"].startswith("text/event-stream")
+    events = events_of(told.text)
+    assert [(name, job["request_counts"]["completed"]) for name, job in events] == [
+        ("progress", 0),
+        ("progress", 1),
+        ("progress", 2),
+        ("end", 3),
+    ]
+    assert events[-1][1]["status"] == "completed"
+    assert ": still there\n\n" in told.text
+
+
+def test_events_of_a_job_that_is_over_are_its_end(client: TestClient) -> None:
+    location = ask(client)
+    job = finished(client, location)
+    ((name, told),) = events_of(client.get(f"{location}/events").text)
+    assert (name, told) == ("end", job)
+
+
+def test_errors_are_only_there_for_rows(client: TestClient) -> None:
+    body = {"prompt": "Hello?", "responses": ["Hello.", "Go away."]}
+    location = client.post("/score", json=body, headers=ASYNC).headers["Location"]
+    assert client.get(f"{location}/errors").status_code == 422
 
 
 def test_a_job_whose_worker_fails_unexpectedly_says_so_without_any_text(
-    station: Station, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(chunk: Chunk) -> ChunkAnswer:
-        raise RuntimeError(f"cannot read {chunk.items[0].prompt}")
+    def broken(_groups: object, _directions: object, *, urgent: bool) -> object:
+        raise RuntimeError("cannot read Hello?")
 
-    pairs = type("Broken", (), {"annotate": staticmethod(broken)})()
-    monkeypatch.setattr(tasks, "_duties", [tasks.Duty("alone", store, pairs, tasks._duties[0].trainer)])
-    job_id = submit(store, station.pairs, 1)
-    tasks.annotate_chunk(job_id, 0)
-    job = store.job(job_id)
-    assert job is not None and job.error is not None
-    assert "RuntimeError" in job.error and "Hello?" not in job.error
-
-
-def test_a_task_whose_chunk_is_answered_does_nothing(worker: PairAnnotator) -> None:
-    tasks.annotate_chunk("no-such-job", 0)
-
-
-class Flaky(JobStore):
-    """A store whose connection is lost at the first answer."""
-
-    losses: ClassVar[list[str]] = []
-
-    def answer(self, job_id: str, number: int, answer: BaseModel, *, done: int, failed: int = 0) -> bool:
-        if not self.losses:
-            self.losses.append(job_id)
-            raise ConnectionError("gone")
-        return super().answer(job_id, number, answer, done=done, failed=failed)
-
-
-def test_an_answer_that_meets_a_lost_connection_is_given_once_it_is_back(
-    store: JobStore, worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tasks, "_duties", [tasks.Duty("alone", Flaky(store.redis), worker, tasks._duties[0].trainer)])
-    monkeypatch.setattr(tasks, "_RETRY_SECONDS", 0)
-    job_id = submit(store, worker, 1)
-    tasks.annotate_chunk(job_id, 0)
-    assert Flaky.losses == [job_id]
-    assert store.job(job_id).status == "completed"  # type: ignore[union-attr]
-    assert not store.redis.exists(keys.in_hand("alone"))
+    monkeypatch.setattr(worker.batcher, "score", broken)
+    job = finished(client, ask(client))
+    assert job["status"] == "failed"
+    assert "RuntimeError" in job["error"] and "Hello?" not in job["error"]
+    at_once = client.post("/annotate", json={"pairs": [PAIR]})
+    assert at_once.status_code == 500
+    assert "Hello?" not in at_once.text

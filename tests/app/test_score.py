@@ -7,8 +7,8 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from app.jobs.cut import whole
-from app.schemas.chunk import DirectionRef
+from app.jobs.cut import candidates_chunk
+from app.schemas.chunk import DirectionRef, Reading
 from app.schemas.score import ScoredCandidates, ScoreRequest
 from tests.app.conftest import SLOPE, Connect
 from workers.annotate import PairAnnotator
@@ -157,10 +157,11 @@ def test_an_unknown_direction_is_404_and_named_by_its_place(client: TestClient) 
 
 def test_equal_scores_share_a_rank_and_keep_their_order(worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.tensor([[0.5, 2.0, 0.5, -1.0, 2.0]])
-    monkeypatch.setattr(worker.batcher, "score", lambda groups, directions: [scores])
+    monkeypatch.setattr(worker.batcher, "score", lambda groups, directions, *, urgent: [scores])
     request = ScoreRequest(prompt=PROMPT, responses=RESPONSES)
     digest = worker.directions.all()["raw"].card.digest
-    chunk, _tokens = whole(request, [DirectionRef(id="raw", digest=digest)])
+    reading = Reading(directions=[DirectionRef(id="raw", digest=digest)], truncate=False)
+    chunk = candidates_chunk(request, reading)
     (entry,) = worker.annotate(chunk).entries
     assert isinstance(entry, ScoredCandidates)
     assert [score.rank for score in entry.scores] == [3, 1, 3, 5, 1]

@@ -27,3 +27,19 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(monkeypatch: pytest.Monk
     monkeypatch.setenv("PORT", "eighty")
     with pytest.raises(ValidationError, match="PORT"):
         Settings()
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "whsec_c2hvcnQ=", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw hunter2"])
+def test_a_webhook_secret_that_is_none_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setenv("SAFEMARGIN_WEBHOOK_SECRET", secret)
+    with pytest.raises(ValidationError, match="webhook_secret") as refusal:
+        Settings()
+    assert secret not in str(refusal.value)
+
+
+def test_a_webhook_secret_is_not_shown_among_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFEMARGIN_WEBHOOK_SECRET", " whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw ")
+    assert Settings().webhook_secret == "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    assert "MfKQ" not in repr(Settings())

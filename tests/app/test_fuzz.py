@@ -1,0 +1,66 @@
+"""Requests that no one would think of, made from the API's own description: no 5xx, and every error is a problem.
+
+`make fuzz` tries many more.
+"""
+
+import os
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.core.result import Ok
+from starlette.testclient import TestClient
+
+from app.auth.keys import Keys
+from app.main import create_app
+from app.settings import Settings
+from tests.app.conftest import Connect, Station
+
+EXAMPLES = int(os.environ.get("SAFEMARGIN_FUZZ_EXAMPLES", "15"))
+DESCRIPTION = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+OPERATIONS = [found.ok() for found in DESCRIPTION.get_all_operations() if isinstance(found, Ok)]
+SENT = {"method", "url", "params", "headers", "json", "content", "data", "files"}
+
+
+@pytest.fixture(params=["open", "with a key", "without a key"])
+def fuzzed(request: pytest.FixtureRequest, connect: Connect, station: Station) -> TestClient:
+    """An API that asks for no keys, one that does and gets one that may do everything, and one that gets none."""
+    if request.param == "open":
+        return connect(sync_wait_seconds=2.0)
+    client = connect(sync_wait_seconds=2.0, auth=True)
+    if request.param == "with a key":
+        _, key = Keys(station.registry.artifacts).create("fuzz", "fuzz", ["annotate", "train", "admin"])
+        client.headers["Authorization"] = f"Bearer {key}"
+    return client
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: f"{o.method.upper()} {o.path}")
+def test_no_request_breaks_the_service(fuzzed: TestClient, operation: Any, store_restored: None) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(data=st.data())
+    def run(data: st.DataObject) -> None:
+        mode = data.draw(st.sampled_from(list(schemathesis.GenerationMode)))
+        case = data.draw(operation.as_strategy(generation_mode=mode))
+        sent = case.as_transport_kwargs(base_url="http://testserver")
+        if isinstance(sent.get("data"), bytes | str):
+            sent["content"] = sent.pop("data")
+        if "files" in sent:
+            parts = dict(sent["files"] or {})
+            sent["files"] = {
+                name: part if isinstance(part, bytes) else str(part).encode() for name, part in parts.items()
+            }
+        answer = fuzzed.request(**{name: value for name, value in sent.items() if name in SENT})
+        assert answer.status_code < 500 or "Retry-After" in answer.headers, answer.text
+        if answer.status_code >= 400:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["status"] == answer.status_code
+
+    run()
