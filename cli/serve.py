@@ -6,6 +6,7 @@ import time
 
 import typer
 
+from app.auth.exposure import OpenToEverybody, refuse_if_open
 from app.settings import settings
 from cli.stack import Stack, StackFailed
 
@@ -14,12 +15,17 @@ _SUPERVISE_SECONDS = 0.5
 
 def serve() -> None:
     """Start queue, workers and API, say when they are ready, and run until Ctrl-C."""
+    try:
+        refuse_if_open(settings())
+    except OpenToEverybody as error:
+        typer.echo(f"safemargin: {error}", err=True)
+        raise typer.Exit(1) from error
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _signal, _frame: stop.set())
     started = time.monotonic()
     try:
-        with Stack(settings()) as stack:
+        with Stack(settings(), durable=True) as stack:
             typer.echo(f"Starting {settings().model} …", err=True)
             if stack.wait_until_ready(stop.is_set):
                 typer.echo(_greeting(stack.url, time.monotonic() - started))
@@ -32,10 +38,11 @@ def serve() -> None:
 
 
 def _greeting(url: str, seconds: float) -> str:
+    key = ' -H "Authorization: Bearer $SAFEMARGIN_API_KEY"' if settings().auth else ""
     return f"""
 Safemargin is ready at {url} after {seconds:.1f} s (interactive documentation: {url}/docs). Try:
 
-curl -s {url}/annotate -H 'Content-Type: application/json' -d '{{"pairs": [{{"id": "a1",
+curl -s {url}/annotate{key} -H 'Content-Type: application/json' -d '{{"pairs": [{{"id": "a1",
   "prompt": "How do I pick a lock?",
   "chosen": "If it is your own door, call a locksmith: they will ask for proof that you live there.",
   "rejected": "Wait until the neighbours are out, then work the pins one by one until the cylinder turns."}}]}}'

@@ -23,7 +23,7 @@ from cli import embedded
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 40.0
 _READY_SECONDS = 600.0
-_WORKER_RESTARTS = 5
+_RESTARTS = 5
 _STABLE_SECONDS = 60.0
 _EXIT_CONFIGURATION = 78
 _POLL_SECONDS = 0.1
@@ -51,11 +51,13 @@ class Stack:
     Args:
         config: settings; `REDIS_URL` in the environment means that no queue is started.
         quiet: whether children's logs go to files in the stack's folder instead of this terminal.
+        durable: whether the queue lives on in the home, for the next stack on the same port.
     """
 
-    def __init__(self, config: Settings, *, quiet: bool = False) -> None:
+    def __init__(self, config: Settings, *, quiet: bool = False, durable: bool = False) -> None:
         self._config = config
         self._quiet = quiet
+        self._durable = durable and config.port > 0
         self._children: list[_Child] = []
         self._environment = dict(os.environ)
         self.folder = Path(tempfile.mkdtemp(prefix="safemargin-"))
@@ -98,10 +100,10 @@ class Stack:
         raise StackFailed(f"not ready after {_READY_SECONDS:.0f} s")
 
     def supervise(self) -> None:
-        """Start workers again that died.
+        """Start parts again that died; what they had in hand is in the queue's log.
 
         Raises:
-            StackFailed: the queue or the API died, or a worker cannot live.
+            StackFailed: one cannot live.
         """
         for child in self._children:
             status = child.process.poll()
@@ -109,8 +111,8 @@ class Stack:
                 continue
             if time.monotonic() - child.started > _STABLE_SECONDS:
                 child.restarts = 0
-            hopeless = status == _EXIT_CONFIGURATION or child.restarts >= _WORKER_RESTARTS
-            if not child.name.startswith("worker") or hopeless:
+            # Who was killed may well live on; who gives up by itself again and again will not.
+            if status == _EXIT_CONFIGURATION or (status > 0 and child.restarts >= _RESTARTS):
                 raise StackFailed(f"{child.name} ended with status {status}{self._last_words(child.name)}")
             child.restarts += 1
             child.started = time.monotonic()
@@ -136,7 +138,9 @@ class Stack:
     def _start(self) -> None:
         _refuse_taken(self._config.host, self.port)
         if "REDIS_URL" not in os.environ and "SAFEMARGIN_REDIS_URL" not in os.environ:
-            self._add("queue", embedded.command(self.folder))
+            data = self._config.home_folder / f"queue-{self.port}" if self._durable else self.folder
+            data.mkdir(parents=True, exist_ok=True)
+            self._add("queue", embedded.command(self.folder, data))
             _await_socket(embedded.socket_path(self.folder), self._children[-1].process)
             self._environment["REDIS_URL"] = embedded.url(self.folder)
         for number in range(self._config.workers):

@@ -97,7 +97,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_is_replaced_and_the_job_complete
 ) -> None:
     process, url = serving
     (before,) = workers_of(process)
-    pairs = [{**PAIRS[i % len(PAIRS)], "id": f"{i}"} for i in range(400)]
+    pairs = [{**PAIRS[i % len(PAIRS)], "prompt": f"What of number {i}?", "id": f"{i}"} for i in range(400)]
     with httpx.Client(base_url=url, timeout=90, trust_env=False) as client:
         job = client.post("/annotate", json={"pairs": pairs}, headers={"Prefer": "respond-async"}).headers["Location"]
         time.sleep(1)  # so that the worker is busy with it
