@@ -41,6 +41,7 @@ def main() -> None:
     pairs = random.Random(_SEED).sample(read_pairs(options.data), options.pairs)
     published = PublishedWay(locate(config.model, config.home_folder).path)
     annotator = configured_annotator(config)
+    os.environ["SAFEMARGIN_SCORE_CACHE_ENTRIES"] = "0"  # rounds repeat the same pairs
     with Stack(config.model_copy(update={"port": 0}), quiet=True) as stack:
         stack.wait_until_ready()
         ways: dict[str, Callable[[], object]] = {
