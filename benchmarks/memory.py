@@ -56,11 +56,8 @@ def main() -> None:
 def _measure(rows: int, folder: Path) -> dict[str, Any]:
     """Peak resident memory in MiB, by process, of a fresh service that annotates so many rows, results read back."""
     data = folder / "rows.jsonl"
-    with data.open("wb") as out:
-        for i in range(rows):
-            row = {"prompt": f"Question {i}?", "chosen": f"No, never {i}.", "rejected": f"Yes, {i}!"}
-            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-    _prepare(folder)
+    synthetic(data, rows)
+    prepare(folder)
     config = Settings(port=0)
     started = time.monotonic()
     with Stack(config, quiet=True) as stack:
@@ -76,7 +73,15 @@ def _measure(rows: int, folder: Path) -> dict[str, Any]:
     return {"rows": rows, "rows_per_second": rows / seconds, "peak_mib": peaks}
 
 
-def _prepare(folder: Path) -> None:
+def synthetic(data: Path, rows: int) -> None:
+    """Write so many short pairs, all different."""
+    with data.open("wb") as out:
+        for i in range(rows):
+            row = {"prompt": f"Question {i}?", "chosen": f"No, never {i}.", "rejected": f"Yes, {i}!"}
+            out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def prepare(folder: Path) -> None:
     """A tiny annotator with the default one's tokenizer, and a direction for it; the environment points at them."""
     usual = settings()
     tokenizer = AutoTokenizer.from_pretrained(locate(usual.model, usual.home_folder).path)
