@@ -46,7 +46,9 @@ class Hand:
     def claim(self, queue: str) -> Claim | None:
         """Take the next chunk of a queue, or the one that is in hand still; None if there is none."""
         redis = self.jobs.redis
-        found = self.jobs.run("claim", [keys.ready(queue), keys.in_hand(self.worker)], [keys.JOB, self.lane])
+        found = self.jobs.run(
+            "claim", [keys.ready(queue), keys.in_hand(self.worker)], [keys.JOB, self.lane, time.time()]
+        )
         if not found:
             return None
         job_id, number = found[0].decode(), int(found[1])

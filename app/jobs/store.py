@@ -171,8 +171,8 @@ class JobStore:
         counts = RequestCounts.model_validate({name: state[name] for name in ("total", "completed", "failed")})
         ended = float(state["completed_at"]) if "completed_at" in state else None
         created, left = float(state["created_at"]), int(state["tokens_left"])
-        seconds = (ended or time.time()) - created
-        finished = counts.completed + counts.failed
+        seconds = (ended or time.time()) - float(state.get("started_at", created))
+        finished = counts.completed + counts.failed - int(state["bad"])
         return Job(
             id=job_id,
             kind=cast(JobKind, state["kind"]),

@@ -65,6 +65,7 @@ class Submission:
             "total": self.total,
             "completed": 0,
             "failed": self.failed,
+            "bad": self.failed,
             "chunks": self.chunks,
             "next": 0,
             "open": self.chunks,

@@ -1,5 +1,5 @@
 -- Take the next chunk of a queue in hand: jobs take turns, returned chunks go first.
--- KEYS: ready, in hand    ARGV: prefix of job keys, lane
+-- KEYS: ready, in hand    ARGV: prefix of job keys, lane, now
 -- Returns {job id, chunk number}, or nothing. A lane has one chunk in hand at most, and gets the same one again until
 -- it is rid of it: the reply to its claim may have been lost.
 local held = redis.call('HGET', KEYS[2], ARGV[2])
@@ -17,6 +17,7 @@ for _ = 1, redis.call('LLEN', KEYS[1]) do
     end
     if next < chunks or redis.call('LLEN', job .. ':returned') > 0 then redis.call('RPUSH', KEYS[1], id) end
     if number and redis.call('GETBIT', job .. ':done', number) == 0 then
+      redis.call('HSETNX', job, 'started_at', ARGV[3])
       redis.call('HSET', KEYS[2], ARGV[2], id .. ':' .. number .. ':')
       return {id, number}
     end
