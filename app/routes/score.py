@@ -14,6 +14,7 @@ from app.jobs.cut import candidates_chunk
 from app.jobs.submission import Submission
 from app.schemas.score import ScoreRequest, ScoreResponse
 from app.service import ServiceDep
+from app.webhooks.admission import admitted
 
 router = APIRouter(
     route_class=JsonRoute, tags=["annotate"], dependencies=[requires("annotate")], responses=GUARDED | METERED
@@ -46,11 +47,12 @@ async def score(
         total=1,
         tokens=chunk.tokens,
         keep_seconds=service.settings.result_seconds,
+        webhook=admitted(request.webhook, service.settings),
         work=[chunk.model_dump_json().encode()],
     )
     attempt = await attempt_of(service, caller, keyed)
     limits = await submit_once(service, caller, attempt, chunk.tokens, lambda: work)
     patience = Patience.of(prefer, chunk.tokens, service.settings)
-    response = await answer(service, attempt.job_id, patience, keep=attempt.repeatable)
+    response = await answer(service, attempt.job_id, patience, keep=attempt.repeatable or work.webhook is not None)
     response.headers.update(limits)
     return response

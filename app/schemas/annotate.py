@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.pairs import Pair, Strict
+from app.schemas.pairs import Pair
 from app.schemas.webhooks import Announced
 
 DEFAULT = "default"
@@ -38,7 +38,7 @@ Directions = Annotated[
 ]
 
 
-class DirectionOptions(Strict):
+class DirectionOptions(Announced):
     """Which directions to project on, and how to treat what does not fit."""
 
     direction: Directions = Field(
@@ -55,7 +55,7 @@ class DirectionOptions(Strict):
         return [self.direction] if isinstance(self.direction, str) else self.direction
 
 
-class AnnotateOptions(DirectionOptions, Announced):
+class AnnotateOptions(DirectionOptions):
     """How to annotate; the same for every pair of a request."""
 
     method: Method = Field(default="margin", description="`margin`: the projection on a safety direction.")
