@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.artifacts import Artifacts, StoreUnreachable
 from app.auth.keys import KeyMissing, Keys, Scope
@@ -45,7 +45,9 @@ def create(
 @app.command("list")
 def list_keys() -> None:
     """Every key there is or was, by owner; never its secret."""
-    table = Table("id", "name", "owner", "scopes", "tokens/min", "created", "revoked")
+    table = Table(
+        Column("id", no_wrap=True, min_width=16), "name", "owner", "scopes", "tokens/min", "created", "revoked"
+    )
     with _keys() as keys:
         found = [key for key_id in keys.ids() if (key := keys.get(key_id)) is not None]
     for key in sorted(found, key=lambda key: (key.owner, key.created_at)):

@@ -61,6 +61,13 @@ def test_revoke_takes_effect_in_the_store(keys: Keys) -> None:
     assert asyncio.run(KeyRing(keys).holder(text)) is None
 
 
+def test_list_shows_whole_ids_however_narrow_the_terminal(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    safemargin(*CREATE)
+    (key_id,) = keys.ids()
+    assert key_id in safemargin("keys", "list").stdout
+
+
 def test_revoking_what_is_no_key_fails_and_says_so(keys: Keys) -> None:
     assert "there is no key" in safemargin("keys", "revoke", "0" * 16, status=1).stderr
 
