@@ -10,10 +10,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.artifacts import Artifacts
 from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing, Registry
+from app.schemas.annotate import DEFAULT
 from app.schemas.directions import Accuracy, DirectionCard
 from app.settings import settings
 from cli.sources import source
@@ -90,7 +91,8 @@ def list_directions() -> None:
     """What is in the artifact store."""
     registry = _registry()
     defaults = registry.defaults()
-    table = Table("id", "recipe", "model", "accuracy", "should respond", "should refuse", "")
+    names = ("id", "recipe", "model", "accuracy", "should respond", "should refuse", "")
+    table = Table(*(Column(name, overflow="fold") for name in names))
     for name in registry.current():
         try:
             card = registry.card(name)
@@ -201,16 +203,24 @@ def _registry() -> Registry:
     return Registry(Artifacts(settings().artifacts_url))
 
 
+def _meant(name: str) -> str:
+    """The id itself, or what `default` stands for."""
+    ids = sorted(set(_registry().defaults().values())) if name == DEFAULT else []
+    if len(ids) > 1:
+        raise _failure(f"`default` stands for another direction on each annotator: {', '.join(ids)}; name one")
+    return ids[0] if ids else name
+
+
 def _found(name: str) -> DirectionCard:
     try:
-        return _registry().card(name)
+        return _registry().card(_meant(name))
     except DirectionMissing as error:
         raise _failure(str(error)) from error
 
 
 def _part(name: str, part: str) -> bytes:
     try:
-        return _registry().part(name, _found(name).digest, part)
+        return _registry().part(_meant(name), _found(name).digest, part)
     except DirectionMissing as error:
         raise _failure(str(error)) from error
 

@@ -88,6 +88,14 @@ def test_show_prints_the_card(sure: SafetyDirection) -> None:
     assert json.loads(directions("show", "sure").stdout) == sure.card.model_dump()
 
 
+def test_default_can_be_named_where_it_stands_for_one(store: Registry, sure: SafetyDirection) -> None:
+    directions("show", "default", status=1)
+    store.set_default(sure.card.model_revision, "sure")
+    assert json.loads(directions("show", "default").stdout) == sure.card.model_dump()
+    store.set_default("sha256:another", "other")
+    assert "other, sure" in directions("show", "default", status=1).stderr
+
+
 def test_report_is_written_as_json_or_as_a_page(store: Registry, sure: SafetyDirection, tmp_path: Path) -> None:
     for name in ("report.json", "report.html"):
         directions("report", "sure", "--to", tmp_path / name)
