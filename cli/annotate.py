@@ -25,6 +25,7 @@ from cli.stack import Stack, StackFailed
 from cli.workfile import Order, WorkFile, WorkRefused, beside, digest
 
 _FAILED, _USAGE, _SOME_FAILED, _TEMPORARY = 1, 2, 3, os.EX_TEMPFAIL
+_FINAL = {400, 404, 413, 422}  # the same command would be refused again
 _INTERRUPTED = 128 + signal.SIGINT
 _STDOUT = Path("-")
 
@@ -181,7 +182,7 @@ def _reason(error: Exception, target: Path | None) -> str:
         return f"{error.filename or target or 'the output'}: {error.strerror or error}{again}"
     if isinstance(error, Unreachable):
         return f"the service could not be reached: {error}{again}"
-    return f"{error}{again}" if isinstance(error, ServiceError) else str(error)
+    return f"{error}{again}" if isinstance(error, ServiceError) and error.status not in _FINAL else str(error)
 
 
 def _status(error: Exception) -> int:

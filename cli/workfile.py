@@ -66,6 +66,11 @@ class State(BaseModel):
     provenance: dict[str, Any] | None = None
     shape: dict[str, str] | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on with: a run that was refused at once leaves no job and no rows."""
+        return self.job is not None or self.reached.line > 0 or self.settled.line > 0
+
 
 class WorkFile:
     """The growing output of an order with its state, held by one process at a time.
@@ -155,6 +160,8 @@ class WorkFile:
             return State(order=order)
         except ValidationError:
             raise WorkRefused(f"{self._state_path} cannot be read; --restart starts over") from None
+        if not state.begun and state.order != order:
+            return State(order=order)
         moved = {"input"}
         ours, theirs = order.model_dump(exclude=moved), state.order.model_dump(exclude=moved)
         other = [

@@ -163,6 +163,16 @@ def test_another_input_does_not_go_on_unless_told_to_start_over(bench: Bench) ->
     assert bench.lines() == [1, 2, 3]
 
 
+def test_a_run_that_was_refused_at_once_stands_in_nobodys_way(bench: Bench) -> None:
+    original = bench.service._submit
+    bench.service._submit = lambda order: problem(404, "no such direction")  # type: ignore[method-assign]
+    told = bench.annotate("--direction", "typo", status=1).stderr
+    assert "no such direction" in told and "run the same command again" not in told
+    bench.service._submit = original  # type: ignore[method-assign]
+    bench.annotate()
+    assert bench.lines() == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_a_file_that_was_uploaded_is_not_uploaded_again(bench: Bench) -> None:
     original = bench.service._submit
     bench.service._submit = lambda order: problem(503, "later", Retry_After="999")  # type: ignore[method-assign]
