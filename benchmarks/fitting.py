@@ -16,6 +16,7 @@ from workers.engine.forward import read_each
 from workers.engine.sites import Site
 
 RESULTS = Path(__file__).with_name("results")
+_FEW = 60
 
 
 def main() -> None:
@@ -32,7 +33,8 @@ def main() -> None:
     sites = [Site(layer, pooling) for layer in candidate_layers(annotator.depth) for pooling in POOLINGS]
     request = FitRequest(id="timed", sources=[PairsSource(recipe="pairs", pairs=pairs)])
     cache = config.home_folder / "cache"
-    fit(annotator, request, cache=cache)  # the balance set is read once for an annotator, not once a fit
+    few = FitRequest(id="few", sources=[PairsSource(recipe="pairs", pairs=pairs[:_FEW])])
+    fit(annotator, few, cache=cache)  # the balance set is read once for an annotator, not once a fit
     forward, whole = [], []
     for _ in range(options.rounds):
         started = time.perf_counter()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +20,20 @@ from workers.engine.forward import read_all
 from workers.engine.sites import Site
 
 
-def balance_margins(annotator: Annotator, direction: SafetyDirection, cache: Path | None) -> tuple[Tensor, Tensor]:
-    """Raw margins [m] of the pairs of the balance set that fit the annotator's window, and their [m] places in it."""
-    activations, places = _activations(annotator, direction.reads, cache)
+def balance_margins(
+    annotator: Annotator, direction: SafetyDirection, cache: Path | None, candidates: Sequence[Site] = ()
+) -> tuple[Tensor, Tensor]:
+    """Raw margins [m] of the pairs of the balance set that fit the annotator's window, and their [m] places in it.
+
+    Args:
+        annotator: reads them.
+        direction: what they are projected on.
+        cache: where activations are kept.
+        candidates: sites to read and keep as well, so that the next direction of a choice of them is read at once.
+    """
+    sites = tuple(dict.fromkeys([*candidates, *direction.reads]))
+    everywhere, places = _activations(annotator, sites, cache)
+    activations = everywhere[:, :, [sites.index(site) for site in direction.reads]]
     scores = direction.scores(activations.flatten(0, 1)).view(-1, 2)
     return scores[:, 0] - scores[:, 1], places
 

@@ -178,7 +178,9 @@ def _balance_figures(
     fitted = rows.balance >= 0
     if fitted.any():
         return balance().figures(trial.raw[fitted], rows.balance[fitted]) if trial else {}
-    margins, places = balance_margins(annotator, direction, cache)
+    candidates = [Site(layer, pooling) for layer in rows.layers for pooling in POOLINGS]
+    candidates.append(Site(request_layer(annotator), "request"))
+    margins, places = balance_margins(annotator, direction, cache, candidates)
     return balance().figures(margins, places)
 
 

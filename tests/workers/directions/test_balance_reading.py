@@ -97,3 +97,14 @@ def test_an_annotator_whose_window_holds_no_pair_has_no_margins() -> None:
     margins, places = balance_margins(narrow, direction(narrow), None)
     assert (margins.shape, places.shape) == ((0,), (0,))
     assert balance().figures(margins, places) == {}
+
+
+def test_a_direction_of_some_of_the_candidates_is_read_from_what_was_kept_of_all(
+    annotator: Annotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = [Site(1, "mean"), *SITES]
+    balance_margins(annotator, direction(annotator, Site(1, "mean")), tmp_path, candidates)
+    expected, _ = balance_margins(annotator, direction(annotator), None)
+    monkeypatch.setattr(balance_reading, "read_all", lambda *_args: pytest.fail("read again"))
+    margins, _ = balance_margins(annotator, direction(annotator), tmp_path, candidates)
+    torch.testing.assert_close(margins, expected, rtol=1e-4, atol=1e-4)
