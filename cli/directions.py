@@ -232,7 +232,13 @@ def _failure(text: str) -> typer.Exit:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print("reading the sources, and what the report compares with …")
+        yield lambda _done, _total: None
+        return
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("reading", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -31,7 +31,7 @@ def serve() -> None:
                 typer.echo(_greeting(stack.url, time.monotonic() - started))
             while not stop.wait(_SUPERVISE_SECONDS):
                 stack.supervise()
-            typer.echo("Stopping …", err=True)
+            typer.echo("Stopping; what is in hand is finished first, for half a minute at most …", err=True)
     except StackFailed as error:
         typer.echo(f"safemargin: {error}", err=True)
         raise typer.Exit(1) from error
