@@ -102,7 +102,7 @@ async def submit_once(
 
 
 async def _submit(service: Service, work: Submission, job_id: str) -> None:
-    limit = service.settings.most_waiting(work.queue)
+    limit = await run_in_threadpool(service.most_waiting, work.queue)
     try:
         await run_in_threadpool(service.jobs.submit, work, limit=limit, job_id=job_id)
     except QueueFull:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app.artifacts import Artifacts
 from app.errors import NotFound, Unavailable, Unprocessable
 from app.files import Files
-from app.jobs import roster
+from app.jobs import keys, load, roster
 from app.jobs.collect import Answers
 from app.jobs.follow import Completions
 from app.jobs.roster import WorkerState
@@ -67,6 +67,13 @@ class Service:
     def jobs(self) -> JobStore:
         """The jobs."""
         return JobStore(self.redis)
+
+    def most_waiting(self, queue: str) -> int:
+        """Estimated tokens that may wait in a queue: of small requests as many as are answered soon."""
+        config = self.settings
+        if queue == keys.ANNOTATE:
+            return max(config.queue_tokens, int(load.pace(self.redis, queue) * config.queue_seconds))
+        return config.bulk_queue_tokens if queue == keys.BULK else config.train_queue_tokens
 
     def answers(self, job_id: str) -> Answers:
         """The answers of a job."""

@@ -43,9 +43,14 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=32 << 20, ge=1, description="Larger request bodies answer 413.")
     max_file_bytes: int = Field(default=8 << 30, ge=1, description="Larger uploads answer 413, unpacked or not.")
     queue_tokens: int = Field(
-        default=32_768, ge=1, description="Estimated tokens of small requests that may wait; more are answered 503."
+        default=8_192, ge=1, description="Estimated tokens of small requests that may wait in any case."
     )
-    bulk_queue_tokens: int = Field(default=4_000_000_000, ge=1, description="The same for files and large requests.")
+    queue_seconds: float = Field(
+        default=5.0, ge=0, description="More may wait if they are answered this soon at the pace of late; else 503."
+    )
+    bulk_queue_tokens: int = Field(
+        default=4_000_000_000, ge=1, description="What may wait of files and large requests."
+    )
     train_queue_tokens: int = Field(default=64_000_000, ge=1, description="The same for fits.")
     sync_tokens: int = Field(default=16_384, ge=0, description="Estimated tokens above which a request answers 202.")
     sync_wait_seconds: float = Field(default=30.0, gt=0, description="Then a request that still waits answers 202.")
@@ -71,10 +76,6 @@ class Settings(BaseSettings):
     def _signs(cls, text: str) -> str:
         keys_of(text)
         return text.strip()
-
-    def most_waiting(self, queue: str) -> int:
-        """Estimated tokens that may wait in a queue."""
-        return {"annotate": self.queue_tokens, "bulk": self.bulk_queue_tokens, "train": self.train_queue_tokens}[queue]
 
     @property
     def home_folder(self) -> Path:
