@@ -42,7 +42,7 @@ from app.schemas.problem import FieldProblem, Problem
 log = logging.getLogger("safemargin.api")
 
 MEDIA_TYPE = "application/problem+json"
-_UNION_TAGS = PROMPT_KINDS | DIRECTION_KINDS | PAIRS_KINDS
+_UNION_TAGS = {"prompt": PROMPT_KINDS, "direction": DIRECTION_KINDS, "pairs": PAIRS_KINDS}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -221,7 +221,7 @@ def _field_problem(entry: Mapping[str, Any]) -> FieldProblem:
 def _fields(path: Sequence[str | int], code: str) -> list[str | int]:
     """A location without the tags of unions that pydantic puts into it; an unknown field may be called like one."""
     end = len(path) - (code == "extra_forbidden")
-    tags = {i for i in range(end) if path[i] in _UNION_TAGS}
+    tags = {i for i in range(1, end) if path[i] in _UNION_TAGS.get(str(path[i - 1]), ())}
     tags |= {i for i in range(2, end) if path[i - 2] == "sources" and path[i] in RECIPES}
     return [part for i, part in enumerate(path) if i not in tags]
 

@@ -20,6 +20,7 @@ from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
 from app.metrics import Metrics
 from app.registry import Registry
+from app.rulepools import RulePools
 from app.schemas.annotate import DEFAULT, DirectionOptions
 from app.schemas.chunk import DirectionRef, Reading
 from app.schemas.directions import DirectionCard
@@ -57,6 +58,11 @@ class Service:
     def registry(self) -> Registry:
         """The directions in it."""
         return Registry(self.artifacts)
+
+    @cached_property
+    def rule_pools(self) -> RulePools:
+        """The rule pools in it."""
+        return RulePools(self.artifacts)
 
     @cached_property
     def files(self) -> Files:

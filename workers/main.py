@@ -19,6 +19,7 @@ from app.jobs import custody, keys, roster
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
 from app.registry import Registry
+from app.rulepools import RulePools
 from app.settings import Settings, settings
 from workers import tasks
 from workers.annotate import PairAnnotator
@@ -33,6 +34,7 @@ from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
 from workers.registry import HeldDirections, publish_shipped
+from workers.rules.pool import publish_shipped_pool
 from workers.score_cache import ScoreCache
 from workers.training import Trainer
 
@@ -61,6 +63,7 @@ def main() -> int:
         probe(annotator)
         registry = Registry(Artifacts(config.artifacts_url))
         publish_shipped(registry, annotator)
+        publish_shipped_pool(RulePools(registry.artifacts))
         directions = HeldDirections(registry, annotator)
         directions.refresh()
     except (EngineError, DirectionError, NotImplementedError, ValidationError) as error:

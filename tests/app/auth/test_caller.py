@@ -86,6 +86,10 @@ NEEDS: list[tuple[str, str, tuple[Scope, ...]]] = [
     ("POST", "/directions", TRAIN),
     ("PUT", "/directions/default", TRAIN),
     ("DELETE", "/directions/nothing", TRAIN),
+    ("GET", "/rules", ANNOTATE),
+    ("GET", "/rules/nothing", ANNOTATE),
+    ("POST", "/rules", TRAIN),
+    ("DELETE", "/rules/nothing", TRAIN),
     ("GET", "/jobs/nothing", ANNOTATE + TRAIN),
     ("GET", "/jobs/nothing/results", ANNOTATE + TRAIN),
 ]

@@ -1,0 +1,94 @@
+"""What the artifact store keeps by id and content digest.
+
+    {folder}/{id}/current              the digest that the id stands for now, or `deleted`
+    {folder}/{id}/{digest}/{file}      its parts; a digest's files never change
+
+Parts are written before `current` names them, so that a reader never meets half of anything.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from app.artifacts import ArtifactMissing, Artifacts
+
+_DELETED = "deleted"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Things of one kind in an artifact store.
+
+    Attributes:
+        artifacts: the store.
+        folder: where in it they are.
+        noun: what one of them is called.
+        missing: what is raised where one is not there.
+    """
+
+    artifacts: Artifacts
+    folder: ClassVar[str]
+    noun: ClassVar[str]
+    missing: ClassVar[type[Exception]]
+
+    def current(self) -> dict[str, str]:
+        """Digest of everything by id."""
+        found = {name: self._pointer(name) for name in self.artifacts.folders(self.folder)}
+        return {name: digest for name, digest in found.items() if digest and _DIGEST.fullmatch(digest)}
+
+    def knows(self, name: str) -> bool:
+        """Whether an id is taken or has been; what was deleted is known still."""
+        return self._pointer(name) is not None
+
+    def holds(self, name: str) -> bool:
+        """Whether an id stands for anything."""
+        return _DIGEST.fullmatch(self._pointer(name) or "") is not None
+
+    def digest(self, name: str) -> str:
+        """Digest that an id stands for.
+
+        Raises:
+            missing: for none.
+        """
+        digest = self._pointer(name)
+        if digest is None or not _DIGEST.fullmatch(digest):
+            raise self.missing(f"there is no {self.noun} {name}")
+        return digest
+
+    def part(self, name: str, digest: str, file: str) -> bytes:
+        """One file of one digest.
+
+        Raises:
+            missing: it is not there.
+        """
+        try:
+            return self.artifacts.read(f"{self._place(name, digest)}/{file}")
+        except ArtifactMissing:
+            raise self.missing(f"{self.noun} {name} ({digest[:19]}…) has no {file}") from None
+
+    def publish(self, name: str, digest: str, parts: dict[str, bytes]) -> None:
+        """Store the files of a digest, then let an id stand for them."""
+        for file, content in parts.items():
+            self.artifacts.write(f"{self._place(name, digest)}/{file}", content)
+        self.artifacts.write(f"{self.folder}/{name}/current", digest.encode())
+
+    def delete(self, name: str) -> None:
+        """Delete what an id stands for, all its digests with it.
+
+        Raises:
+            missing: there is none.
+        """
+        self.digest(name)
+        self.artifacts.write(f"{self.folder}/{name}/current", _DELETED.encode())
+        for digest in self.artifacts.folders(f"{self.folder}/{name}"):
+            self.artifacts.delete(f"{self.folder}/{name}/{digest}")
+
+    def _pointer(self, name: str) -> str | None:
+        try:
+            return self.artifacts.read(f"{self.folder}/{name}/current").decode(errors="replace").strip()
+        except ArtifactMissing:
+            return None
+
+    def _place(self, name: str, digest: str) -> str:
+        return f"{self.folder}/{name}/{digest.removeprefix('sha256:')}"

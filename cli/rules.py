@@ -1,0 +1,88 @@
+"""`safemargin rules`: add, list, show and delete pools of safety rules."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from app.artifacts import Artifacts
+from app.rulepools import PoolMissing, RulePools
+from app.schemas.rules import PoolId, RulePool, card_of
+from app.settings import settings
+from cli.distil import distil
+from workers.rules.pool import UnusablePool, read_pool
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.command("distil")(distil)
+
+Name = Annotated[str, typer.Argument(help="Id of a pool.")]
+
+
+@app.command()
+def add(
+    path: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="`version: 1` and `rules`: id, category, text.")],
+    pool_id: Annotated[
+        str | None, typer.Option("--id", help="Name of the pool; the file's own where left out.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace other rules of this name.")] = False,
+) -> None:
+    """Check a pool and store it."""
+    name = path.stem if pool_id is None else pool_id
+    try:
+        TypeAdapter(PoolId).validate_python(name)
+        pool = read_pool(path)
+    except ValidationError as error:
+        raise typer.BadParameter(f"{name} cannot be an id; --id takes letters, digits, dots, dashes") from error
+    except UnusablePool as error:
+        raise _failure(str(error)) from error
+    if not replace and _pools().current().get(name, pool.digest) != pool.digest:
+        raise _failure(f"a pool called {name} exists; --replace replaces it")
+    typer.echo(f"{name}: {_pools().add(name, pool)}")
+
+
+@app.command("list")
+def list_pools() -> None:
+    """What is in the artifact store."""
+    table = Table("id", "rules", "categories", "digest")
+    for name in sorted(_pools().current()):
+        try:
+            card = card_of(name, _pools().pool(name))
+        except PoolMissing as error:
+            typer.echo(f"safemargin: {error}", err=True)
+            continue
+        table.add_row(name, str(card.rules), str(len(card.categories)), card.digest[:19])
+    Console().print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """A pool as JSON."""
+    typer.echo(_found(name).model_dump_json(indent=2))
+
+
+@app.command()
+def delete(name: Name) -> None:
+    """Delete a pool from the artifact store."""
+    try:
+        _pools().delete(name)
+    except PoolMissing as error:
+        raise _failure(str(error)) from error
+
+
+def _pools() -> RulePools:
+    return RulePools(Artifacts(settings().artifacts_url))
+
+
+def _found(name: str) -> RulePool:
+    try:
+        return _pools().pool(name)
+    except PoolMissing as error:
+        raise _failure(str(error)) from error
+
+
+def _failure(text: str) -> typer.Exit:
+    typer.echo(f"safemargin: {text}", err=True)
+    return typer.Exit(1)
