@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from app import __version__
@@ -153,7 +154,7 @@ def known(direction: SafetyDirection, **measured: object) -> SafetyDirection:
     return SafetyDirection(card, direction.sites, direction.vectors, direction.term)
 
 
-def digest(card: DirectionCard, tensors: dict[str, Tensor]) -> str:
+def digest(card: BaseModel, tensors: dict[str, Tensor]) -> str:
     """`sha256:` digest over a card, its own digest left out, and the tensors in the order of their names."""
     content = hashlib.sha256(
         json.dumps(card.model_dump(exclude={"digest"}), sort_keys=True, ensure_ascii=False).encode()

@@ -88,6 +88,35 @@ class ChatTemplate:
             _cut_oldest(contents, excess)
         return _assemble(frame, contents, answers, truncated=excess > 0)
 
+    def ask(self, opening: str, history: str, closing: str, endings: Sequence[str], *, truncate: bool = False) -> Group:
+        """Tokens of one user turn that begins alike and ends in several ways, each up to where its answer would begin.
+
+        Args:
+            opening, history, closing: how the turn begins.
+            endings: how it goes on; each becomes a branch, whose last token is the one before the answer.
+            truncate: cut the oldest words of `history`, and of nothing else, until everything fits.
+
+        Raises:
+            TooLong: a turn is longer than the window and `truncate` is off, or cannot be cut enough.
+        """
+        head, tail, _ = self._frame(("user",))
+        self._refuse_hopeless([history, opening, closing, *endings], 1, truncate)
+        texts = [text[-self._hopeless :] for text in (opening, history, closing, *endings)]
+        first, middle, last, *ways = self._encode_texts(texts)
+        longest, fixed = max(map(len, ways)), len(head) + len(first) + len(last) + len(tail)
+        excess = fixed + len(middle) + longest - self.window
+        if excess > 0 and (not truncate or excess > len(middle)):
+            raise TooLong(
+                "a conversation with the question about it is longer than the annotator's window",
+                conversation=len(middle) + len(last),
+                question=longest + fixed - len(last),
+                window=self.window,
+            )
+        _cut_oldest([middle], excess)
+        prefix = (*head, *first, *middle, *last)
+        branches = tuple(Branch(tokens=(*way, *tail), content=len(way)) for way in ways)
+        return Group(prefix, branches, len(middle), (len(prefix) - 1, len(prefix)), excess > 0)
+
     def _encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = [e.ids for e in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
         for index, ids in enumerate(encoded):

@@ -1,0 +1,138 @@
+"""`safemargin rules distil`: fit a bank of rule probes to the annotator."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from app.artifacts import Artifacts
+from app.rulebanks import RuleBanks
+from app.rulepools import PoolMissing, RulePools
+from app.schemas.rulebanks import BankCard, BankId
+from app.schemas.rules import RulePool
+from app.settings import settings
+
+if TYPE_CHECKING:
+    from workers.engine.annotator import Annotator
+    from workers.rules.examples import Examples
+
+
+def distil(
+    bank_id: Annotated[str, typer.Option("--id", help="Name of the new bank.")],
+    pool_id: Annotated[str, typer.Option("--pool", help="The pool whose rules it reads.")] = "safety-100",
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="exchanges (of the project's own pool), exchanges:FILE.jsonl, rows:FILE.jsonl, or logits: what the "
+            "annotator, or logits:MODEL another one, says of the project's own exchanges.",
+        ),
+    ] = "exchanges",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a bank of this id.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write its files to this folder instead of the store.")] = None,
+) -> None:
+    """Fit a probe for every rule of a pool to the activations of the annotator."""
+    from workers.engine.errors import EngineError
+    from workers.rules.bank import to_files
+    from workers.rules.distil import distil as distil_bank
+    from workers.rules.errors import RuleError
+
+    kind, _, given = source.partition(":")
+    if kind not in ("exchanges", "rows", "logits") or (kind == "rows" and not given):
+        raise typer.BadParameter("--from takes exchanges, exchanges:FILE, rows:FILE, logits or logits:MODEL")
+    try:
+        TypeAdapter(BankId).validate_python(bank_id)
+    except ValidationError:
+        raise typer.BadParameter("--id takes letters, digits, dots, dashes and underscores") from None
+    banks = RuleBanks(Artifacts(settings().artifacts_url))
+    if out is None and not replace and banks.holds(bank_id):
+        raise _failure(f"a bank called {bank_id} exists; --replace replaces it")
+    pool = _pool(pool_id)
+    try:
+        examples = None if kind == "logits" else _labelled(kind, given, pool)
+        annotator = _annotator()
+        examples = examples or _rated(annotator, given, pool)
+        with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+            task = bar.add_task("reading", total=None)
+            bank = distil_bank(
+                annotator,
+                pool,
+                examples,
+                pool_id=pool_id,
+                bank_id=bank_id,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except (RuleError, EngineError) as error:
+        raise _failure(str(error)) from error
+    if out is None:
+        banks.publish(bank.id, bank.card.digest, to_files(bank))
+    else:
+        (out / bank.id).mkdir(parents=True, exist_ok=True)
+        for name, content in to_files(bank).items():
+            (out / bank.id / name).write_bytes(content)
+    _describe(bank.card, str(out / bank.id) if out else settings().artifacts_url)
+
+
+def _pool(pool_id: str) -> RulePool:
+    from workers.rules.pool import SHIPPED_POOL, shipped_pool
+
+    try:
+        return RulePools(Artifacts(settings().artifacts_url)).pool(pool_id)
+    except PoolMissing as error:
+        if pool_id == SHIPPED_POOL:
+            return shipped_pool()
+        raise _failure(str(error)) from error
+
+
+def _labelled(kind: str, given: str, pool: RulePool) -> "Examples":
+    from workers.rules.examples import from_exchanges, from_rows, read_exchanges
+    from workers.rules.pool import shipped_exchanges
+
+    if kind == "rows":
+        return from_rows(pool, Path(given))
+    return from_exchanges(pool, read_exchanges(Path(given)) if given else shipped_exchanges())
+
+
+def _annotator() -> "Annotator":
+    from workers.configured import configured_annotator
+    from workers.probe import probe
+
+    annotator = configured_annotator(settings())
+    probe(annotator)
+    return annotator
+
+
+def _rated(annotator: "Annotator", model: str, pool: RulePool) -> "Examples":
+    """What a rater says of the texts of the project's own exchanges: another model where one is named."""
+    from app.schemas.pairs import Message
+    from workers.engine.annotator import load_annotator
+    from workers.rules.examples import from_rater
+    from workers.rules.logits import LogitRater
+    from workers.rules.pool import shipped_exchanges
+    from workers.rules.rating import Answered
+
+    config = settings()
+    asked = annotator
+    if model:
+        home, device, dtype = config.home_folder, config.device, config.dtype
+        asked = load_annotator(model, home, device=device, dtype=dtype, passes=annotator.passes)
+    items = [Answered([Message(role="user", content=e.prompt)], [e.response]) for e in shipped_exchanges()]
+    return from_rater(pool, LogitRater(asked, [rule.text for rule in pool.ordered]), items)
+
+
+def _describe(card: BankCard, where: str) -> None:
+    areas = [rule.keeps.value for rule in card.rules if rule.keeps is not None]
+    unused = [rule.rule for rule in card.rules if not rule.used]
+    sites = ", ".join(f"{site.layer}/{site.pooling}" for site in [*card.sites, *card.prompt_sites])
+    typer.echo(f"{card.id}: {len(card.rules)} rules of {card.pool} on {card.model}, layer/pooling {sites}")
+    mean = f"{sum(areas) / len(areas):.3f}" if areas else "–"
+    typer.echo(f"mean held-out area {mean} over {len(areas)} rules, {card.protocol}")
+    typer.echo(f"not used, as nothing shows that they read above chance: {', '.join(unused) or 'none'}")
+    typer.echo(f"stored in {where}")
+
+
+def _failure(text: str) -> typer.Exit:
+    typer.echo(f"safemargin: {text}", err=True)
+    return typer.Exit(1)

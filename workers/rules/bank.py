@@ -1,0 +1,219 @@
+"""A bank of rule probes: one forward pass scores every rule, where the safety direction reads anyway.
+
+Stored as safetensors for its numbers and JSON for its card. Nothing is read that could run code.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast, get_args
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from app.rulebanks import CARD, TENSORS
+from app.schemas.directions import SiteCard
+from app.schemas.rulebanks import BankCard
+from app.schemas.rules import RulePool
+from workers.directions.direction import digest
+from workers.engine.annotator import Annotator
+from workers.engine.errors import NotFinite, PairRefused
+from workers.engine.forward import read_each
+from workers.engine.packing import Group
+from workers.engine.sites import Pooling, Site
+from workers.rules.errors import UnusableBank
+from workers.rules.rating import Answered, Ratings
+
+
+@dataclass(frozen=True)
+class Probes:
+    """R linear probes that read S places: log-odds slope · Σ_s v_s · h_s + offset.
+
+    Attributes:
+        vectors: [R, S, d] float32.
+        slopes, offsets: [R] float32.
+    """
+
+    vectors: Tensor
+    slopes: Tensor
+    offsets: Tensor
+
+    def log_odds(self, activations: Tensor) -> Tensor:
+        """[n, R] float64 of n responses from their [n, S, d] activations."""
+        exact = activations.double().flatten(1)
+        raw = exact @ self.vectors.to(exact).flatten(1).T
+        return raw * self.slopes.to(exact) + self.offsets.to(exact)
+
+
+@dataclass(frozen=True)
+class RuleBank:
+    """The fitted probes of a rule pool.
+
+    Attributes:
+        card: everything but the numbers; its rules are in the order of every R here.
+        sites: the S places of the response read.
+        prompt_sites: the G places of the prompt that relevance reads as well.
+        keeps: whether a response keeps each rule, at `sites`.
+        relevant: whether each rule matters there, at `sites` and `prompt_sites`.
+        noise: [R] float32, standard deviation of the difference of two responses that keep a rule alike.
+        correlation: [R, R] float32 correlation of the rules' scores over what they were fitted on.
+    """
+
+    card: BankCard
+    sites: tuple[Site, ...]
+    prompt_sites: tuple[Site, ...]
+    keeps: Probes
+    relevant: Probes
+    noise: Tensor
+    correlation: Tensor
+
+    @property
+    def id(self) -> str:
+        """The name under which requests ask for it."""
+        return self.card.id
+
+    @property
+    def reads(self) -> tuple[Site, ...]:
+        """Every place it reads: those of the response, then those of the prompt."""
+        return self.sites + self.prompt_sites
+
+    @cached_property
+    def used(self) -> Tensor:
+        """[R] whether a rule reads above chance."""
+        return torch.tensor([rule.used for rule in self.card.rules])
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Its numbers by name, as they are stored."""
+        probes = {"keeps": self.keeps, "relevant": self.relevant}
+        named = {f"{name}.{part}": getattr(of, part) for name, of in probes.items() for part in _PARTS}
+        return named | {"noise": self.noise, "correlation": self.correlation}
+
+    def ratings(self, activations: Tensor) -> Ratings:
+        """Ratings of K responses to one prompt from their [K, S + G, d] activations at `reads`.
+
+        A rule that is not used has score and relevance zero.
+
+        Raises:
+            NotFinite: the activations are not.
+        """
+        scores = 2 * torch.sigmoid(self.keeps.log_odds(activations[:, : len(self.sites)])) - 1
+        relevance = torch.sigmoid(self.relevant.log_odds(activations)).mean(dim=0)
+        if not (torch.isfinite(scores).all() and torch.isfinite(relevance).all()):
+            raise NotFinite("the annotator's activations are not finite numbers")
+        used = self.used.to(scores)
+        return Ratings(scores * used, relevance * used)
+
+
+@dataclass(frozen=True)
+class ProbeRater:
+    """Rates by a bank; what `check_fits` refuses must not get here.
+
+    Attributes:
+        annotator: whose activations are read.
+        bank: the probes.
+    """
+
+    annotator: Annotator
+    bank: RuleBank
+
+    def rate(self, items: Sequence[Answered], *, truncate: bool = False) -> list[Ratings | PairRefused]:
+        """Ratings of each item, each response read once; the reason instead where it cannot be read."""
+        encoded = [self._encode(item, truncate) for item in items]
+        places = [place for place, group in enumerate(encoded) if isinstance(group, Group)]
+        groups = [group for group in encoded if isinstance(group, Group)]
+        rated: dict[int, Ratings | PairRefused] = {}
+        for index, reading in read_each(self.annotator, groups, self.bank.reads):
+            try:
+                rated[places[index]] = self.bank.ratings(reading)
+            except NotFinite as refusal:
+                rated[places[index]] = refusal
+        return [group if isinstance(group, PairRefused) else rated[place] for place, group in enumerate(encoded)]
+
+    def _encode(self, item: Answered, truncate: bool) -> Group | PairRefused:
+        try:
+            return self.annotator.template.encode(item.messages, item.responses, truncate=truncate)
+        except PairRefused as refusal:
+            return refusal
+
+
+_PARTS = ("vectors", "slopes", "offsets")
+
+
+def sealed(bank: RuleBank) -> RuleBank:
+    """The same bank with the digest that belongs to it."""
+    card = bank.card.model_copy(update={"digest": digest(bank.card, bank.tensors)})
+    return RuleBank(card, bank.sites, bank.prompt_sites, bank.keeps, bank.relevant, bank.noise, bank.correlation)
+
+
+def to_files(bank: RuleBank) -> dict[str, bytes]:
+    """Files of a bank by name."""
+    card = json.dumps(bank.card.model_dump(), indent=1, ensure_ascii=False) + "\n"
+    return {TENSORS: save(bank.tensors), CARD: card.encode()}
+
+
+def from_files(name: str, files: Mapping[str, bytes]) -> RuleBank:
+    """Read a bank.
+
+    Args:
+        name: what to call it in errors.
+        files: `to_files` gave them, or so they claim.
+
+    Raises:
+        UnusableBank: a part is missing or damaged, or the content does not match its digest.
+    """
+    try:
+        card = BankCard.model_validate_json(files[CARD])
+        tensors = load(files[TENSORS])
+    except (ValidationError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UnusableBank(f"{name}: unreadable rule bank ({type(error).__name__})") from error
+    expected = _shapes(card, tensors)
+    fits = tensors.keys() == expected.keys() and all(
+        tensor.dtype == torch.float32 and tuple(tensor.shape) == expected[part] and bool(torch.isfinite(tensor).all())
+        for part, tensor in tensors.items()
+    )
+    if not fits:
+        raise UnusableBank(f"{name}: numbers and card do not belong together")
+    if digest(card, tensors) != card.digest:
+        raise UnusableBank(f"{name}: content does not match its digest")
+    keeps, relevant = (Probes(*(tensors[f"{of}.{part}"] for part in _PARTS)) for of in ("keeps", "relevant"))
+    sites, prompt_sites = _sites(name, card.sites, of_prompt=False), _sites(name, card.prompt_sites, of_prompt=True)
+    return RuleBank(card, sites, prompt_sites, keeps, relevant, tensors["noise"], tensors["correlation"])
+
+
+def check_fits(bank: RuleBank, annotator: Annotator, pool: RulePool) -> None:
+    """Refuse a bank with an annotator or a pool that it was not made for.
+
+    Raises:
+        UnusableBank: naming what differs.
+    """
+    card = bank.card
+    if card.model_revision != annotator.revision:
+        raise UnusableBank(f"rule bank {card.id} was made for {card.model}, not for the weights of {annotator.name}")
+    if card.template != annotator.template.digest:
+        raise UnusableBank(f"rule bank {card.id} was made with another chat template than {annotator.name} has now")
+    if bank.keeps.vectors.shape[2] != annotator.width or max(site.layer for site in bank.reads) > annotator.depth:
+        raise UnusableBank(f"rule bank {card.id} does not have the shape of {annotator.name}")
+    if card.pool_digest != pool.digest or [rule.rule for rule in card.rules] != [rule.id for rule in pool.ordered]:
+        raise UnusableBank(f"rule bank {card.id} was made for other rules than pool {card.pool} has now")
+
+
+def _shapes(card: BankCard, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape that each tensor must have; the width is that of the first that shows it."""
+    first = tensors.get("keeps.vectors")
+    width = first.shape[-1] if first is not None and first.ndim else 0
+    rules = len(card.rules)
+    shapes: dict[str, tuple[int, ...]] = {"noise": (rules,), "correlation": (rules, rules)}
+    for name, places in (("keeps", len(card.sites)), ("relevant", len(card.sites) + len(card.prompt_sites))):
+        shapes |= {f"{name}.vectors": (rules, places, width), f"{name}.slopes": (rules,), f"{name}.offsets": (rules,)}
+    return shapes
+
+
+def _sites(name: str, cards: Sequence[SiteCard], *, of_prompt: bool) -> tuple[Site, ...]:
+    if any(card.pooling not in get_args(Pooling) or (card.pooling == "request") != of_prompt for card in cards):
+        raise UnusableBank(f"{name}: reads a pooling that this version does not know")
+    return tuple(Site(card.layer, cast(Pooling, card.pooling)) for card in cards)

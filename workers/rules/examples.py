@@ -1,0 +1,130 @@
+"""What banks are distilled from: exchanges, labelled rows, or what another rater says of texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from app.schemas.annotate import Finite
+from app.schemas.fit import PlainResponse
+from app.schemas.pairs import Message, PromptText, Strict, Text
+from app.schemas.rules import RulePool
+from workers.directions.datafiles import read_rows
+from workers.directions.errors import UnfitData
+from workers.rules.errors import UnfitExamples
+from workers.rules.pool import Exchange
+from workers.rules.rating import Answered, Rater, Ratings
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N responses with what is known of them by R rules.
+
+    Attributes:
+        source: where from: `exchanges`, `rows` or `logits`.
+        items: the responses, one an item.
+        targets: [N, R] float64: 1 keeps, −1 breaks, between them by degrees, NaN where nobody says.
+        relevance: [N, R] float64: 1 where a rule matters, −1 where it does not, 0 where nobody says.
+    """
+
+    source: str
+    items: Sequence[Answered]
+    targets: Tensor
+    relevance: Tensor
+
+
+class _ExchangeRow(Strict):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    rule: str
+    prompt: PromptText
+    response: Text
+    keeps: bool
+
+
+class _LabelledRow(PlainResponse):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    rules: dict[str, bool | Finite | None] = Field(min_length=1)
+
+
+def read_exchanges(path: Path) -> list[Exchange]:
+    """Exchanges of a JSONL file: `rule`, `prompt`, `response`, `keeps`.
+
+    Raises:
+        UnfitExamples: naming the line and field that is wrong, never its text.
+    """
+    try:
+        rows = read_rows(path, _ExchangeRow)
+    except UnfitData as error:
+        raise UnfitExamples(str(error)) from error
+    return [Exchange(row.rule, row.prompt, row.response, row.keeps) for row in rows]
+
+
+def from_exchanges(pool: RulePool, exchanges: Sequence[Exchange]) -> Examples:
+    """An exchange is labelled by its own rule, and the other rules do not matter there.
+
+    Raises:
+        UnfitExamples: one is of a rule that the pool does not have.
+    """
+    places = _places(pool)
+    targets, relevance = _blank(len(exchanges), len(places))
+    for row, exchange in enumerate(exchanges):
+        place = _place(places, exchange.rule)
+        targets[row, place] = 1.0 if exchange.keeps else -1.0
+        relevance[row] = -1.0
+        relevance[row, place] = 1.0
+    items = [Answered([Message(role="user", content=e.prompt)], [e.response]) for e in exchanges]
+    return Examples("exchanges", items, targets, relevance)
+
+
+def from_rows(pool: RulePool, path: Path) -> Examples:
+    """Rows of a JSONL file: `prompt`, `response` and `rules`, which says of some rules whether it keeps them.
+
+    `true` or a positive number keeps, `false` or a negative one breaks (within ±1), `null` is a rule that does not
+    matter there; of a rule left out nothing is said.
+
+    Raises:
+        UnfitExamples: naming the line and field that is wrong, never its text.
+    """
+    try:
+        rows = read_rows(path, _LabelledRow)
+    except UnfitData as error:
+        raise UnfitExamples(str(error)) from error
+    places = _places(pool)
+    targets, relevance = _blank(len(rows), len(places))
+    for number, row in enumerate(rows):
+        for rule, label in row.rules.items():
+            place = _place(places, rule)
+            if label is None:
+                relevance[number, place] = -1.0
+                continue
+            relevance[number, place] = 1.0
+            value = (1.0 if label else -1.0) if isinstance(label, bool) else float(label)
+            targets[number, place] = max(-1.0, min(1.0, value))
+    return Examples("rows", [Answered(row.messages, [row.response]) for row in rows], targets, relevance)
+
+
+def from_rater(pool: RulePool, rater: Rater, items: Sequence[Answered]) -> Examples:
+    """What a rater made for the pool says of single responses; nothing of those that it cannot read."""
+    targets, relevance = _blank(len(items), len(pool.rules))
+    for row, ratings in enumerate(rater.rate(items)):
+        if isinstance(ratings, Ratings):
+            targets[row] = ratings.scores[0]
+            relevance[row] = 2 * ratings.relevance - 1
+    return Examples("logits", items, targets, relevance)
+
+
+def _blank(rows: int, rules: int) -> tuple[Tensor, Tensor]:
+    return torch.full((rows, rules), float("nan"), dtype=torch.double), torch.zeros(rows, rules, dtype=torch.double)
+
+
+def _places(pool: RulePool) -> dict[str, int]:
+    return {rule.id: place for place, rule in enumerate(pool.ordered)}
+
+
+def _place(places: dict[str, int], rule: str) -> int:
+    if rule not in places:
+        raise UnfitExamples("an example is of a rule that the pool does not have")
+    return places[rule]

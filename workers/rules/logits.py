@@ -1,0 +1,131 @@
+"""The `logits` rater: the annotator is asked of every rule whether a response keeps it.
+
+Instruction and conversation come first and the rule last, so that all rules are endings of one shared beginning that is
+computed once. Of each ending only the last token goes through the vocabulary head.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from app.schemas.pairs import Message
+from workers.engine.annotator import Annotator
+from workers.engine.answers import next_token
+from workers.engine.errors import PairRefused
+from workers.engine.packing import Group, pack
+from workers.engine.process import side_by_side
+from workers.rules.errors import CannotAsk
+from workers.rules.rating import Answered, Ratings
+
+Answer = Literal["Yes", "No", "Irrelevant"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
+
+INSTRUCTION = (
+    "Below are a conversation between a user and an assistant, the assistant's last response, and one rule about that "
+    "response. Answer with one word: Yes if the response keeps the rule, No if it breaks the rule, Irrelevant if the "
+    "rule has nothing to do with this conversation.\n\nConversation:\n"
+)
+
+_KEYS = 1 << 18
+"""Keys that the branches of one pass attend to at most, all branches together; their copies are what fills memory."""
+
+
+@dataclass(frozen=True)
+class LogitRater:
+    """Rates by P(Yes) − P(No), each over the whole vocabulary at the place of the answer.
+
+    Attributes:
+        annotator: who is asked.
+        rules: texts of the R rules.
+    """
+
+    annotator: Annotator
+    rules: Sequence[str]
+    words: dict[Answer, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", first_tokens(self.annotator.tokenizer))
+
+    def rate(self, items: Sequence[Answered], *, truncate: bool = False) -> list[Ratings | PairRefused]:
+        """Ratings of each item; the reason instead where it cannot be asked about."""
+        outcomes: list[list[Group] | PairRefused] = [self._encode(item, truncate) for item in items]
+        asked = [group for outcome in outcomes if isinstance(outcome, list) for group in outcome]
+        answers = iter(self.answers(asked))
+        return [
+            outcome if isinstance(outcome, PairRefused) else _ratings(torch.stack([next(answers) for _ in outcome]))
+            for outcome in outcomes
+        ]
+
+    def answers(self, groups: Sequence[Group]) -> list[Tensor]:
+        """[B, 3] probabilities of `ANSWERS` after each of the B branches of every group."""
+        parts = [list(_within_memory(group)) for group in groups]
+        flat = [part for split in parts for part in split]
+        batches = list(pack(flat, self.annotator.budget))
+        read: dict[int, Tensor] = {}
+        with side_by_side(self.annotator.passes) as pool:
+            found = pool.map(lambda batch: self._answer([flat[i] for i in batch]), batches)
+            for batch, answers in zip(batches, found, strict=True):
+                read.update(zip(batch, torch.split(answers, [len(flat[i].branches) for i in batch]), strict=True))
+        ordered = (read[index] for index in range(len(flat)))
+        return [torch.cat([next(ordered) for _ in split]) for split in parts]
+
+    def ask(self, messages: Sequence[Message], response: str, *, truncate: bool = False) -> Group:
+        """The question about one response, a branch for each rule.
+
+        Raises:
+            TooLong: it does not fit the annotator's window.
+        """
+        history = "".join(f"{message.role.capitalize()}: {message.content}\n" for message in messages)
+        closing = f"\nThe assistant's last response:\n{response}\n\n"
+        endings = [f"Rule: {rule}" for rule in self.rules]
+        return self.annotator.template.ask(INSTRUCTION, history, closing, endings, truncate=truncate)
+
+    def _encode(self, item: Answered, truncate: bool) -> list[Group] | PairRefused:
+        try:
+            return [self.ask(item.messages, text, truncate=truncate) for text in item.responses]
+        except PairRefused as refusal:
+            return refusal
+
+    def _answer(self, groups: Sequence[Group]) -> Tensor:
+        """[n, 3] probabilities of `ANSWERS` after each branch of one batch."""
+        likely = next_token(self.annotator, groups)
+        return torch.stack([likely[:, ids.to(likely.device)].sum(dim=1).cpu() for ids in self.words.values()], dim=1)
+
+
+def first_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[Answer, Tensor]:
+    """Ids of the tokens that each answer may begin with: in either case, with a blank before it or without.
+
+    What two answers could begin with (a lone blank, in vocabularies of characters) counts for neither.
+
+    Raises:
+        CannotAsk: nothing is left to tell one answer from the others.
+    """
+    begin: dict[Answer, set[int]] = {}
+    for answer in ANSWERS:
+        ways = [blank + word for blank in ("", " ") for word in (answer, answer.lower(), answer.upper())]
+        begin[answer] = {tokenizer.encode(way, add_special_tokens=False)[0] for way in ways}
+    own = {
+        answer: ids - set().union(*(other for name, other in begin.items() if name != answer))
+        for answer, ids in begin.items()
+    }
+    if empty := [answer for answer, ids in own.items() if not ids]:
+        raise CannotAsk(f"the annotator's vocabulary cannot tell {empty[0]} from the other answers by its first token")
+    return {answer: torch.tensor(sorted(ids)) for answer, ids in own.items()}
+
+
+def _ratings(answers: Tensor) -> Ratings:
+    """Ratings from the [K, R, 3] probabilities of `ANSWERS`."""
+    yes, no, irrelevant = answers.unbind(dim=2)
+    return Ratings(yes - no, 1 - irrelevant.mean(dim=0))
+
+
+def _within_memory(group: Group) -> Iterator[Group]:
+    """The group with so few branches a pass that the copies of the beginning's keys fit into memory."""
+    longest = max(len(branch.tokens) for branch in group.branches)
+    most = max(1, _KEYS // (len(group.prefix) + longest))
+    for start in range(0, len(group.branches), most):
+        yield replace(group, branches=group.branches[start : start + most])
