@@ -1,15 +1,12 @@
 """`safemargin directions`: make, list, explain, choose, export and delete directions."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Column, Table
 
 from app.artifacts import Artifacts
@@ -17,6 +14,7 @@ from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing, Registr
 from app.schemas.annotate import DEFAULT
 from app.schemas.directions import Accuracy, DirectionCard
 from app.settings import settings
+from cli.saying import failure, progress_of
 from cli.sources import source
 
 if TYPE_CHECKING:
@@ -76,13 +74,13 @@ def fit(
             replace=replace,
         )
         if out is None and not replace and _registry().holds(direction_id):
-            raise _failure(f"a direction called {direction_id} exists; --replace replaces it")
+            raise failure(f"a direction called {direction_id} exists; --replace replaces it")
         fitted = _fit(request)
     except ValidationError as error:
         first = error.errors()[0]
         raise typer.BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (DirectionError, EngineError) as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
     _keep(fitted, out, default=default)
 
 
@@ -133,11 +131,11 @@ def default(name: Name) -> None:
 def delete(name: Name) -> None:
     """Delete a direction from the artifact store."""
     if name in _registry().defaults().values():
-        raise _failure(f"`default` stands for {name}; choose another default first")
+        raise failure(f"`default` stands for {name}; choose another default first")
     try:
         _registry().delete(name)
     except DirectionMissing as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
 
 
 @app.command()
@@ -160,9 +158,9 @@ def import_direction(
     try:
         direction = from_control_vector(path.name, path.read_bytes())
     except (OSError, DirectionError) as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
     if not replace and _registry().holds(direction.id):
-        raise _failure(f"a direction called {direction.id} exists; --replace replaces it")
+        raise failure(f"a direction called {direction.id} exists; --replace replaces it")
     parts = parts_of(direction, bare_report(direction))
     _registry().publish(direction.id, direction.card.digest, parts)
     typer.echo(f"{direction.id}: {direction.card.digest}")
@@ -179,7 +177,7 @@ def _fit(request: "FitRequest") -> "Fitted":
     directions = HeldDirections(_registry(), annotator)
     directions.refresh()
     controls, cache = directions.made_by("legend"), settings().home_folder / "cache"
-    with _progress() as progress:
+    with progress_of("the sources, and what the report compares with") as progress:
         return fit_direction(annotator, request, controls=controls, cache=cache, progress=progress)
 
 
@@ -207,7 +205,7 @@ def _meant(name: str) -> str:
     """The id itself, or what `default` stands for."""
     ids = sorted(set(_registry().defaults().values())) if name == DEFAULT else []
     if len(ids) > 1:
-        raise _failure(f"`default` stands for another direction on each annotator: {', '.join(ids)}; name one")
+        raise failure(f"`default` stands for another direction on each annotator: {', '.join(ids)}; name one")
     return ids[0] if ids else name
 
 
@@ -215,32 +213,14 @@ def _found(name: str) -> DirectionCard:
     try:
         return _registry().card(_meant(name))
     except DirectionMissing as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
 
 
 def _part(name: str, part: str) -> bytes:
     try:
         return _registry().part(_meant(name), _found(name).digest, part)
     except DirectionMissing as error:
-        raise _failure(str(error)) from error
-
-
-def _failure(text: str) -> typer.Exit:
-    typer.echo(f"safemargin: {text}", err=True)
-    return typer.Exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.print("reading the sources, and what the report compares with …")
-        yield lambda _done, _total: None
-        return
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        raise failure(str(error)) from error
 
 
 def _figure(accuracy: Accuracy | None) -> str:

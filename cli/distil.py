@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from app.artifacts import Artifacts
 from app.rulebanks import RuleBanks
@@ -13,6 +12,7 @@ from app.rulepools import PoolMissing, RulePools
 from app.schemas.rulebanks import BankCard, BankId
 from app.schemas.rules import RulePool
 from app.settings import settings
+from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
     from workers.engine.annotator import Annotator
@@ -48,24 +48,16 @@ def distil(
         raise typer.BadParameter("--id takes letters, digits, dots, dashes and underscores") from None
     banks = RuleBanks(Artifacts(settings().artifacts_url))
     if out is None and not replace and banks.holds(bank_id):
-        raise _failure(f"a bank called {bank_id} exists; --replace replaces it")
+        raise failure(f"a bank called {bank_id} exists; --replace replaces it")
     pool = _pool(pool_id)
     try:
         examples = None if kind == "logits" else _labelled(kind, given, pool)
         annotator = _annotator()
         examples = examples or _rated(annotator, given, pool)
-        with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-            task = bar.add_task("reading", total=None)
-            bank = distil_bank(
-                annotator,
-                pool,
-                examples,
-                pool_id=pool_id,
-                bank_id=bank_id,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+        with progress_of("the examples") as progress:
+            bank = distil_bank(annotator, pool, examples, pool_id=pool_id, bank_id=bank_id, progress=progress)
     except (RuleError, EngineError) as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
     if out is None:
         banks.publish(bank.id, bank.card.digest, to_files(bank))
     else:
@@ -83,7 +75,7 @@ def _pool(pool_id: str) -> RulePool:
     except PoolMissing as error:
         if pool_id == SHIPPED_POOL:
             return shipped_pool()
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
 
 
 def _labelled(kind: str, given: str, pool: RulePool) -> "Examples":
@@ -131,8 +123,3 @@ def _describe(card: BankCard, where: str) -> None:
     typer.echo(f"mean held-out area {mean} over {len(areas)} rules, {card.protocol}")
     typer.echo(f"not used, as nothing shows that they read above chance: {', '.join(unused) or 'none'}")
     typer.echo(f"stored in {where}")
-
-
-def _failure(text: str) -> typer.Exit:
-    typer.echo(f"safemargin: {text}", err=True)
-    return typer.Exit(1)

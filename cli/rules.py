@@ -13,6 +13,7 @@ from app.rulepools import PoolMissing, RulePools
 from app.schemas.rules import PoolId, RulePool, card_of
 from app.settings import settings
 from cli.distil import distil
+from cli.saying import failure
 from workers.rules.pool import UnusablePool, read_pool
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -37,9 +38,9 @@ def add(
     except ValidationError as error:
         raise typer.BadParameter(f"{name} cannot be an id; --id takes letters, digits, dots, dashes") from error
     except UnusablePool as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
     if not replace and _pools().current().get(name, pool.digest) != pool.digest:
-        raise _failure(f"a pool called {name} exists; --replace replaces it")
+        raise failure(f"a pool called {name} exists; --replace replaces it")
     typer.echo(f"{name}: {_pools().add(name, pool)}")
 
 
@@ -69,7 +70,7 @@ def delete(name: Name) -> None:
     try:
         _pools().delete(name)
     except PoolMissing as error:
-        raise _failure(str(error)) from error
+        raise failure(str(error)) from error
 
 
 def _pools() -> RulePools:
@@ -80,9 +81,4 @@ def _found(name: str) -> RulePool:
     try:
         return _pools().pool(name)
     except PoolMissing as error:
-        raise _failure(str(error)) from error
-
-
-def _failure(text: str) -> typer.Exit:
-    typer.echo(f"safemargin: {text}", err=True)
-    return typer.Exit(1)
+        raise failure(str(error)) from error

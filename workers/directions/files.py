@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast, get_args
 
 import torch
 from pydantic import ValidationError
@@ -12,10 +11,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from app.registry import CARD, TENSORS
-from app.schemas.directions import DirectionCard, SiteCard
+from app.schemas.directions import DirectionCard
 from workers.directions.direction import PromptTerm, SafetyDirection, digest
 from workers.directions.errors import UnusableFile
-from workers.engine.sites import Pooling, Site
+from workers.engine.sites import sites_of
 
 SHIPPED = Path(__file__).with_name("shipped")
 """Directions that come with the service, a folder of files each."""
@@ -86,11 +85,14 @@ def assemble(name: str, card: DirectionCard, tensors: Mapping[str, Tensor]) -> S
         raise UnusableFile(f"{name}: vectors and card do not belong together")
     if digest(card, dict(tensors)) != card.digest:
         raise UnusableFile(f"{name}: content does not match its digest")
+    try:
+        sites, prompt_sites = sites_of(card.sites, of_prompt=False), sites_of(card.prompt_sites, of_prompt=True)
+    except ValueError as error:
+        raise UnusableFile(f"{name}: {error}") from None
     term = None
-    if card.prompt_sites:
-        parts = tensors["probes"], tensors["offsets"], tensors["modulation"]
-        term = PromptTerm(_sites(name, card.prompt_sites, of_prompt=True), *parts)
-    return SafetyDirection(card, _sites(name, card.sites, of_prompt=False), tensors["vectors"], term)
+    if prompt_sites:
+        term = PromptTerm(prompt_sites, tensors["probes"], tensors["offsets"], tensors["modulation"])
+    return SafetyDirection(card, sites, tensors["vectors"], term)
 
 
 def _shapes(card: DirectionCard, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -103,9 +105,3 @@ def _shapes(card: DirectionCard, tensors: Mapping[str, Tensor]) -> dict[str, tup
         shapes["probes"] = (rank, len(card.prompt_sites), width)
         shapes["modulation"] = (rank, len(card.sites), width)
     return shapes
-
-
-def _sites(name: str, cards: list[SiteCard], *, of_prompt: bool) -> tuple[Site, ...]:
-    if any(card.pooling not in get_args(Pooling) or (card.pooling == "request") != of_prompt for card in cards):
-        raise UnusableFile(f"{name}: reads a pooling that this version does not know")
-    return tuple(Site(card.layer, cast(Pooling, card.pooling)) for card in cards)

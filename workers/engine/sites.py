@@ -1,7 +1,10 @@
 """Places in the annotator that a direction reads: layers, and tokens of a response or of its prompt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
+
+from app.schemas.directions import SiteCard
 
 Pooling = Literal["mean", "last", "end_of_turn", "request"]
 
@@ -18,3 +21,14 @@ class Site:
 
     layer: int
     pooling: Pooling
+
+
+def sites_of(cards: Sequence[SiteCard], *, of_prompt: bool) -> tuple[Site, ...]:
+    """The sites that a card names, all of the prompt or all of the response.
+
+    Raises:
+        ValueError: one is not, or is of a pooling that is not known.
+    """
+    if any(card.pooling not in get_args(Pooling) or (card.pooling == "request") != of_prompt for card in cards):
+        raise ValueError("reads a pooling that this version does not know")
+    return tuple(Site(card.layer, cast(Pooling, card.pooling)) for card in cards)

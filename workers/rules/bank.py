@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast, get_args
 
 import torch
 from pydantic import ValidationError
@@ -16,7 +15,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from app.rulebanks import CARD, TENSORS
-from app.schemas.directions import SiteCard
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from workers.directions.direction import digest
@@ -24,7 +22,7 @@ from workers.engine.annotator import Annotator
 from workers.engine.errors import NotFinite, PairRefused
 from workers.engine.forward import read_each
 from workers.engine.packing import Group
-from workers.engine.sites import Pooling, Site
+from workers.engine.sites import Site, sites_of
 from workers.rules.errors import UnusableBank
 from workers.rules.rating import Answered, Ratings
 
@@ -181,7 +179,10 @@ def from_files(name: str, files: Mapping[str, bytes]) -> RuleBank:
     if digest(card, tensors) != card.digest:
         raise UnusableBank(f"{name}: content does not match its digest")
     keeps, relevant = (Probes(*(tensors[f"{of}.{part}"] for part in _PARTS)) for of in ("keeps", "relevant"))
-    sites, prompt_sites = _sites(name, card.sites, of_prompt=False), _sites(name, card.prompt_sites, of_prompt=True)
+    try:
+        sites, prompt_sites = sites_of(card.sites, of_prompt=False), sites_of(card.prompt_sites, of_prompt=True)
+    except ValueError as error:
+        raise UnusableBank(f"{name}: {error}") from None
     return RuleBank(card, sites, prompt_sites, keeps, relevant, tensors["noise"], tensors["correlation"])
 
 
@@ -211,9 +212,3 @@ def _shapes(card: BankCard, tensors: Mapping[str, Tensor]) -> dict[str, tuple[in
     for name, places in (("keeps", len(card.sites)), ("relevant", len(card.sites) + len(card.prompt_sites))):
         shapes |= {f"{name}.vectors": (rules, places, width), f"{name}.slopes": (rules,), f"{name}.offsets": (rules,)}
     return shapes
-
-
-def _sites(name: str, cards: Sequence[SiteCard], *, of_prompt: bool) -> tuple[Site, ...]:
-    if any(card.pooling not in get_args(Pooling) or (card.pooling == "request") != of_prompt for card in cards):
-        raise UnusableBank(f"{name}: reads a pooling that this version does not know")
-    return tuple(Site(card.layer, cast(Pooling, card.pooling)) for card in cards)
