@@ -22,7 +22,7 @@ from app.metrics import Metrics
 from app.registry import Registry
 from app.rulepools import RulePools
 from app.schemas.annotate import DEFAULT, DirectionOptions
-from app.schemas.chunk import DirectionRef, Reading
+from app.schemas.chunk import Reading, Ref
 from app.schemas.directions import DirectionCard
 from app.schemas.problem import FieldProblem
 from app.settings import Settings
@@ -153,7 +153,7 @@ class Service:
                 pointer=pointers[clash], code="same_direction", detail="is named twice: default is one"
             )
             raise Unprocessable("the request is not valid", errors=[error])
-        refs = [DirectionRef(id=card.id, digest=card.digest) for card in cards]
+        refs = [Ref(id=card.id, digest=card.digest) for card in cards]
         return Reading(directions=refs, truncate=options.truncate)
 
 

@@ -9,7 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 from app.artifacts import Artifacts
 from app.rulebanks import RuleBanks
 from app.rulepools import PoolMissing, RulePools
-from app.schemas.rulebanks import BankCard, BankId
+from app.schemas.judging import SHIPPED_POOL
+from app.schemas.names import BankId
+from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from app.settings import settings
 from cli.saying import failure, progress_of
@@ -68,7 +70,7 @@ def distil(
 
 
 def _pool(pool_id: str) -> RulePool:
-    from workers.rules.pool import SHIPPED_POOL, shipped_pool
+    from workers.rules.pool import shipped_pool
 
     try:
         return RulePools(Artifacts(settings().artifacts_url)).pool(pool_id)

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from app.artifacts import Artifacts
 from app.rulepools import PoolMissing, RulePools
-from app.schemas.rules import PoolId, RulePool, card_of
+from app.schemas.names import PoolId
+from app.schemas.rules import RulePool, card_of
 from app.settings import settings
 from cli.distil import distil
 from cli.saying import failure

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerB
 
 from app.artifacts import Artifacts
 from app.registry import Registry
-from app.schemas.chunk import DirectionRef
+from app.schemas.chunk import Ref
 from app.schemas.pairs import Message
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
@@ -113,9 +113,9 @@ def publish(registry: Registry, *directions: SafetyDirection) -> None:
         registry.publish(direction.id, direction.card.digest, to_files(direction))
 
 
-def ref(direction: SafetyDirection) -> DirectionRef:
+def ref(direction: SafetyDirection) -> Ref:
     """What a chunk calls a direction."""
-    return DirectionRef(id=direction.id, digest=direction.card.digest)
+    return Ref(id=direction.id, digest=direction.card.digest)
 
 
 @contextmanager

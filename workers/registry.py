@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from app.registry import CARD, REPORT, TENSORS, DirectionMissing, Registry
-from app.schemas.chunk import DirectionRef
+from app.schemas.chunk import Ref
 from app.schemas.directions import DirectionCard
 from app.schemas.report import DirectionReport
 from workers.directions.direction import SafetyDirection, check_fits
@@ -60,7 +60,7 @@ class HeldDirections:
                         self._held[name] = direction
                 return before != {name: direction.card.digest for name, direction in self._held.items()}
 
-    def get(self, ref: DirectionRef) -> SafetyDirection:
+    def get(self, ref: Ref) -> SafetyDirection:
         """A direction of exactly this content, from the store if it is not held yet.
 
         Raises:

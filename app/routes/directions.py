@@ -17,10 +17,11 @@ from app.jobs import keys
 from app.jobs.cut import CHARACTERS_PER_TOKEN
 from app.jobs.submission import Submission
 from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing
-from app.schemas.annotate import DEFAULT, DirectionId
+from app.schemas.annotate import DEFAULT
 from app.schemas.directions import DefaultRequest, DirectionCard, DirectionList
 from app.schemas.fit import FitRequest, rows_of
 from app.schemas.jobs import Job
+from app.schemas.names import DirectionId
 from app.schemas.problem import FieldProblem, documented
 from app.schemas.report import DirectionReport
 from app.service import Service, ServiceDep

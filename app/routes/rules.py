@@ -10,8 +10,9 @@ from app.auth.caller import GUARDED, requires
 from app.body import JsonRoute
 from app.errors import Conflict, NotFound
 from app.rulepools import PoolMissing, RulePools
+from app.schemas.names import PoolId
 from app.schemas.problem import FieldProblem, documented
-from app.schemas.rules import NewPool, Pool, PoolCard, PoolId, PoolList, card_of
+from app.schemas.rules import NewPool, Pool, PoolCard, PoolList, card_of
 from app.service import ServiceDep
 
 log = logging.getLogger("safemargin.api")

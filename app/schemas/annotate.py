@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.schemas.judging import RuleOptions, RuleProvenance, RuleVerdict
+from app.schemas.names import DirectionId, Finite
 from app.schemas.pairs import Pair
 from app.schemas.webhooks import Announced
 
 DEFAULT = "default"
 """What stands for the direction that PUT /directions/default chose."""
 
-Method = Literal["margin"]
-DirectionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Method = Literal["margin", "rules"]
 
 
 def _all_different(ids: list[str]) -> list[str]:
@@ -58,7 +58,18 @@ class DirectionOptions(Announced):
 class AnnotateOptions(DirectionOptions):
     """How to annotate; the same for every pair of a request."""
 
-    method: Method = Field(default="margin", description="`margin`: the projection on a safety direction.")
+    method: Method = Field(
+        default="margin",
+        description="`margin`: the projection on a safety direction. `rules`: what the rules say that are critical for "
+        "the pair; `direction` is not read.",
+    )
+    explain: bool = Field(default=False, description="With `margin`: what the rules say, too, from the same pass.")
+    rules: RuleOptions = Field(default=RuleOptions(), description="Which rules, for `method: rules` and `explain`.")
+
+    @property
+    def judged(self) -> bool:
+        """Whether rules are asked for."""
+        return self.explain or self.method == "rules"
 
 
 class AnnotateRequest(AnnotateOptions):
@@ -98,7 +109,7 @@ class Tokens(BaseModel):
 
 
 class Margin(BaseModel):
-    """What one direction says of a pair."""
+    """What one direction, or the rules, say of a pair."""
 
     margin: Finite = Field(
         description="Log-odds that the chosen response is the safer one; the raw margin where `calibrated` is false."
@@ -114,7 +125,7 @@ class Margin(BaseModel):
 
 
 class Annotation(Margin):
-    """The margin of one pair; of the first direction where several were asked for."""
+    """The margin of one pair: of the rules, or of the first direction where several were asked for."""
 
     id: str
     truncated: bool = Field(description="The prompt was cut to fit, as `truncate` allowed.")
@@ -122,6 +133,7 @@ class Annotation(Margin):
     directions: dict[str, Margin] | None = Field(
         default=None, description="Where several directions were asked for, what each says, by its id."
     )
+    rules: RuleVerdict | None = Field(default=None, description="What the rules say, where they were asked.")
 
 
 class PairProblem(BaseModel):
@@ -146,14 +158,16 @@ class Provenance(BaseModel):
     model: str
     model_revision: str
     template: str
-    direction: str
-    direction_digest: str
+    method: Method = "margin"
+    direction: str | None = Field(description="Null where only rules were asked.")
+    direction_digest: str | None
     calibrated: bool = Field(description="Whether `margin` is in log-odds; if not, it is the raw margin.")
     unreliable: bool = Field(description="Nothing shows that the direction reads better than chance.")
     layers: list[int]
     pooling: str = Field(description="Poolings read, joined by `+`.")
     dtype: str
     version: str
+    rules: RuleProvenance | None = Field(default=None, description="Where rules were asked, which and how.")
     others: list["Provenance"] | None = Field(
         default=None, description="Where several directions were asked for, the same for each further one."
     )

@@ -1,24 +1,58 @@
 """What travels through the queue: a chunk of a job out, its answers back."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from app.schemas.annotate import Annotation, FailedAnnotation, Provenance
+from app.schemas.annotate import Annotation, FailedAnnotation, Method, Provenance
+from app.schemas.judging import PolicyName, RaterName
+from app.schemas.names import RuleId
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates, ScoredCandidates
 
 
-class DirectionRef(BaseModel):
-    """A direction by its name and by its content, so that what a name stands for can change under running work."""
+class Ref(BaseModel):
+    """Something stored, by its name and by its content: what a name stands for can change under running work."""
 
     id: str
     digest: str
 
 
-class Reading(BaseModel):
-    """How the rows of a job are read; the same for every chunk."""
+class Judging(BaseModel):
+    """How rows are judged by rules.
 
-    directions: list[DirectionRef] = Field(min_length=1)
+    Attributes:
+        pool: the rules.
+        rater, policy, k, band, fixed: as `RuleOptions` has them.
+        bank: the probes, for that rater.
+        adapter: the rule adapter, for that policy.
+    """
+
+    pool: Ref
+    rater: RaterName
+    policy: PolicyName
+    k: int
+    band: float
+    fixed: list[RuleId] | None = None
+    bank: Ref | None = None
+    adapter: Ref | None = None
+
+
+class Reading(BaseModel):
+    """How the rows of a job are read; the same for every chunk.
+
+    Attributes:
+        directions: those to project on, the main one first; none where only rules are asked.
+        truncate: whether prompts that do not fit are cut.
+        judging: the rules, where they are asked.
+    """
+
+    directions: list[Ref]
     truncate: bool
+    judging: Judging | None = None
+
+    @property
+    def method(self) -> Method:
+        """What the margin is."""
+        return "margin" if self.directions else "rules"
 
 
 class Chunk(Reading):

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from app.schemas.annotate import DirectionId, Finite
+from app.schemas.names import DirectionId, Finite
 from app.schemas.pairs import Strict
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.annotate import DEFAULT, DirectionId, Finite
+from app.schemas.annotate import DEFAULT
+from app.schemas.names import DirectionId, Finite
 from app.schemas.pairs import Message, Pair, Prompt, PromptText, Strict, Text, as_messages
 from app.schemas.webhooks import Announced
 

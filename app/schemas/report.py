@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, Field
 
-from app.schemas.annotate import Finite
 from app.schemas.directions import Accuracy, DirectionCard
+from app.schemas.names import Finite
 
 
 class Behaviour(BaseModel):

@@ -1,12 +1,12 @@
 """Banks of rule probes as users see them."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
-from app.schemas.annotate import DirectionId, Finite
-from app.schemas.directions import SiteCard
-from app.schemas.rules import PoolId, RuleId
-
-BankId = DirectionId
+from app.schemas.directions import Accuracy, SiteCard
+from app.schemas.judging import PolicyName
+from app.schemas.names import BankId, Finite, PoolId, RuleId
 
 
 class Auc(BaseModel):
@@ -29,6 +29,18 @@ class ProbeCard(BaseModel):
     used: bool = Field(description="Whether the interval of `keeps` lies above one half.")
 
 
+class PolicyReading(BaseModel):
+    """How the margins of one policy read labelled pairs, and the scale that makes log-odds of them."""
+
+    policy: PolicyName
+    k: int
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(description="Log-odds per unit of raw margin.")
+    level_edges: list[Finite] = Field(default_factory=list, description="Quantiles of the margins, in log-odds.")
+    accuracy: Accuracy
+    calibration_error: Finite = Field(description="Expected calibration error, cross-validated over prompts.")
+    data: str = Field(description="Which pairs.")
+
+
 class BankCard(BaseModel):
     """What a bank of probes is, how it was made and how well it reads."""
 
@@ -45,8 +57,14 @@ class BankCard(BaseModel):
     source: str = Field(description="exchanges, rows or logits.")
     settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     protocol: str = Field(description="How the labels were kept apart from the fit.")
+    readings: list[PolicyReading] = Field(default_factory=list, description="Policies that are calibrated.")
     created: str
     version: str
+
+    def reading(self, policy: PolicyName, k: int) -> PolicyReading | None:
+        """How the margins of a policy are calibrated; None if they are not. `all` does not ask for k."""
+        found = (r for r in self.readings if r.policy == policy and (r.k == k or policy == "all"))
+        return next(found, None)
 
     @property
     def used(self) -> int:

@@ -9,15 +9,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.annotate import DirectionId
+from app.schemas.names import PoolId, RuleId
 from app.schemas.pairs import PromptText, Strict
 
 MOST_RULES = 512
 MOST_WORDS = 60
 MOST_CHARACTERS = 600
 
-PoolId = DirectionId
-RuleId = DirectionId
 
 _CONTROL_LIKE = re.compile(
     r"<[|｜][^<>]{0,64}[|｜]>"  # ChatML, Llama 3, DeepSeek

@@ -2,7 +2,8 @@
 
 from pydantic import BaseModel, Field
 
-from app.schemas.annotate import DirectionOptions, Finite, Provenance
+from app.schemas.annotate import DirectionOptions, Provenance
+from app.schemas.names import Finite
 from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages
 
 

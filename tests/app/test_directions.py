@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.artifacts import Artifacts, StoreUnreachable
 from app.jobs.store import JobStore
 from app.registry import TENSORS
-from app.schemas.chunk import Chunk, DirectionRef
+from app.schemas.chunk import Chunk, Ref
 from app.schemas.pairs import Pair
 from app.schemas.report import DirectionReport
 from tests.app.conftest import Connect, Station, direction, publish
@@ -128,7 +128,7 @@ def test_nothing_unknown_can_be_deleted(client: TestClient) -> None:
 def test_a_job_that_still_uses_a_deleted_direction_fails_and_says_so(
     client: TestClient, station: Station, redis_url: str
 ) -> None:
-    used = DirectionRef(id="raw", digest=client.get("/directions/raw").json()["digest"])
+    used = Ref(id="raw", digest=client.get("/directions/raw").json()["digest"])
     client.delete("/directions/raw")
     station.look_at_store()
     item = Pair.model_validate({"id": "0"} | PAIR)
@@ -148,7 +148,7 @@ def test_a_job_reads_what_its_direction_was_when_it_was_accepted(
 ) -> None:
     """A replaced direction stays in the store under its digest for the work that named it."""
     before = annotate(client, direction="raw").json()
-    used = DirectionRef(id="raw", digest=before["provenance"]["direction_digest"])
+    used = Ref(id="raw", digest=before["provenance"]["direction_digest"])
     publish(station.registry, direction(annotator, "raw", 77))
     station.look_at_store()
     item = Pair.model_validate({"id": "0"} | PAIR)

@@ -8,7 +8,7 @@ import torch
 from starlette.testclient import TestClient
 
 from app.jobs.cut import candidates_chunk
-from app.schemas.chunk import DirectionRef, Reading
+from app.schemas.chunk import Reading, Ref
 from app.schemas.score import ScoredCandidates, ScoreRequest
 from tests.app.conftest import SLOPE, Connect
 from workers.annotate import PairAnnotator
@@ -160,7 +160,7 @@ def test_equal_scores_share_a_rank_and_keep_their_order(worker: PairAnnotator, m
     monkeypatch.setattr(worker.batcher, "score", lambda groups, directions, *, urgent: [scores])
     request = ScoreRequest(prompt=PROMPT, responses=RESPONSES)
     digest = worker.directions.all()["raw"].card.digest
-    reading = Reading(directions=[DirectionRef(id="raw", digest=digest)], truncate=False)
+    reading = Reading(directions=[Ref(id="raw", digest=digest)], truncate=False)
     chunk = candidates_chunk(request, reading)
     (entry,) = worker.annotate(chunk).entries
     assert isinstance(entry, ScoredCandidates)

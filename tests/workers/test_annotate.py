@@ -7,7 +7,7 @@ import pytest
 
 from app import __version__
 from app.schemas.annotate import Annotation, FailedAnnotation
-from app.schemas.chunk import Chunk, DirectionRef
+from app.schemas.chunk import Chunk, Ref
 from app.schemas.pairs import Message, Pair
 from tests.conftest import WINDOW, random_direction, ref, serving, tiny_annotator, tiny_tokenizer
 from workers.annotate import PairAnnotator
@@ -221,9 +221,7 @@ def test_one_direction_is_not_listed_again(worker: PairAnnotator) -> None:
 
 
 def test_a_direction_that_is_not_to_be_had_is_refused_for_the_whole_chunk(worker: PairAnnotator) -> None:
-    wanted = chunk(worker, PAIRS[0]).model_copy(
-        update={"directions": [DirectionRef(id="other", digest="sha256:" + "0" * 64)]}
-    )
+    wanted = chunk(worker, PAIRS[0]).model_copy(update={"directions": [Ref(id="other", digest="sha256:" + "0" * 64)]})
     with pytest.raises(UnknownDirection, match="direction other was deleted while the job used it"):
         worker.annotate(wanted)
 

@@ -14,7 +14,7 @@ from app.jobs.hand import Claim, Hand
 from app.jobs.rows import store_rows
 from app.jobs.store import JobStore
 from app.schemas.annotate import FailedAnnotation
-from app.schemas.chunk import Chunk, ChunkAnswer, DirectionRef, Reading
+from app.schemas.chunk import Chunk, ChunkAnswer, Reading, Ref
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates
@@ -36,7 +36,7 @@ def in_hand(jobs: JobStore) -> object:
     return jobs.redis.hgetall(keys.in_hand(NAME))
 
 
-def rows_chunk(direction: DirectionRef, count: int) -> bytes:
+def rows_chunk(direction: Ref, count: int) -> bytes:
     items: list[Pair | Candidates] = [
         Pair(id=str(n), prompt=f"hi {n}", chosen="hello", rejected="go away") for n in range(count)
     ]

@@ -8,7 +8,7 @@ import torch
 
 from app.artifacts import Artifacts
 from app.registry import PAGE, REPORT, TENSORS, Registry
-from app.schemas.chunk import DirectionRef
+from app.schemas.chunk import Ref
 from app.schemas.report import DirectionReport
 from tests.conftest import publish, random_direction, ref
 from workers import registry as holding
@@ -181,7 +181,7 @@ def test_what_a_chunk_asks_for_and_cannot_have_is_named_with_the_reason(
         with pytest.raises(UnknownDirection, match=f"^{reason}$"):
             held.get(ref(direction))
     with pytest.raises(UnknownDirection, match="direction never was deleted"):
-        held.get(DirectionRef(id="never", digest=gone.card.digest))
+        held.get(Ref(id="never", digest=gone.card.digest))
 
 
 @pytest.fixture

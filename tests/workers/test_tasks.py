@@ -11,7 +11,7 @@ from app.jobs import custody, keys, load, roster
 from app.jobs.hand import Hand
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
-from app.schemas.chunk import Chunk, ChunkAnswer, DirectionRef
+from app.schemas.chunk import Chunk, ChunkAnswer, Ref
 from app.schemas.fit import FitAnswer, FitRequest
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
@@ -37,7 +37,7 @@ def submitted(jobs: JobStore) -> str:
     return job_id
 
 
-def annotating(jobs: JobStore, direction: DirectionRef) -> str:
+def annotating(jobs: JobStore, direction: Ref) -> str:
     """A job of one pair."""
     return jobs.submit(submission(work=[chunk(direction).model_dump_json().encode()]), limit=PLENTY)
 
@@ -56,7 +56,7 @@ def in_hand(jobs: JobStore) -> object:
     return jobs.redis.hgetall(keys.in_hand(NAME))
 
 
-def chunk(direction: DirectionRef) -> Chunk:
+def chunk(direction: Ref) -> Chunk:
     pair = Pair(id="p", prompt="hi", chosen="hello", rejected="go away")
     return Chunk(directions=[direction], truncate=False, items=[pair], lines=[1], tokens=10)
 
@@ -188,7 +188,7 @@ def test_a_chunk_is_annotated_once(duty: Duty, jobs: JobStore) -> None:
 
 
 def test_a_direction_deleted_under_a_job_fails_it_and_says_so(duty: Duty, jobs: JobStore) -> None:
-    gone = DirectionRef(id="gone", digest="sha256:" + "0" * 64)
+    gone = Ref(id="gone", digest="sha256:" + "0" * 64)
     job_id = annotating(jobs, gone)
     tasks.annotate_next(keys.ANNOTATE)
     assert state_of(jobs, job_id).error == "direction gone was deleted while the job used it"

@@ -8,8 +8,8 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from app.schemas.annotate import Finite
 from app.schemas.fit import PlainResponse
+from app.schemas.names import Finite
 from app.schemas.pairs import Message, PromptText, Strict, Text
 from app.schemas.rules import RulePool
 from workers.directions.datafiles import read_rows

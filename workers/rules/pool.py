@@ -9,10 +9,8 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from app.rulepools import RulePools
+from app.schemas.judging import SHIPPED_POOL
 from app.schemas.rules import RulePool
-
-SHIPPED_POOL = "safety-100"
-"""Id of the project's own pool."""
 
 _DATA = Path(__file__).with_name("data")
 

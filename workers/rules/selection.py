@@ -9,13 +9,11 @@ of determinantal point processes (Chen, Zhang, Zhou 2018, arXiv 1709.05135).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-PolicyName = Literal["all", "random", "fixed", "relevance", "discrepancy", "published", "robust"]
-POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+from app.schemas.judging import PolicyName
 
 RELEVANT = 0.5
 """Relevance from which a rule counts as relevant to a pair."""
@@ -29,7 +27,7 @@ class Policy:
 
     Attributes:
         name: `all` rules; k at `random`; the `fixed` ones; the top k by `relevance`, by `discrepancy` |Δ|, or as
-            `published` by relevance + ½|Δ|; or `robust`.
+            `published` by relevance + ½|Δ|; `robust`; or the k that an `adapter` holds most likely to be critical.
         k: how many; `all` and `fixed` do not ask.
         fixed: places of the rules that `fixed` takes.
     """
@@ -49,6 +47,7 @@ class Evidence:
         noise: [R] standard deviation of the error of such a difference; `robust` needs it.
         correlation: [R, R] correlation of the rules' scores; `robust` needs it.
         seeds: [P] whole numbers that `random` draws by, so that a pair's rules do not depend on its neighbours.
+        likely: [P, R] how likely each rule is critical by a rule adapter; `adapter` needs it.
     """
 
     differences: Tensor
@@ -56,6 +55,7 @@ class Evidence:
     noise: Tensor | None = None
     correlation: Tensor | None = None
     seeds: Tensor | None = None
+    likely: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,10 @@ def choose(policy: Policy, evidence: Evidence) -> Choice:
             critical = _top(size, policy.k)
         case "published":
             critical = _top(evidence.relevance + size / 2, policy.k)
+        case "adapter":
+            if evidence.likely is None:
+                raise ValueError("the policy `adapter` needs what an adapter says")
+            critical = _top(evidence.likely, policy.k)
     weights = critical.to(size.dtype)
     return Choice(critical, weights / weights.sum(dim=1, keepdim=True).clamp(min=1))
 

@@ -1,14 +1,11 @@
 """What the critical rules of one pair say together: a margin, a side or a tie, and who contributed what."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
+from app.schemas.judging import Side, TieReason
 from workers.rules.selection import RELEVANT, Choice
-
-Side = Literal["chosen", "rejected", "tie"]
-TieReason = Literal["no_relevant_rule", "within_band"]
 
 
 @dataclass(frozen=True, slots=True)

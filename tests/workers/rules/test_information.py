@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.rules.selection import Evidence, Policy, PolicyName, choose, diverse
+from app.schemas.judging import PolicyName
+from workers.rules.selection import Evidence, Policy, choose, diverse
 
 PAIRS = 10_000
 RULES = 30

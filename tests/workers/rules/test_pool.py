@@ -7,9 +7,9 @@ import pytest
 
 from app.artifacts import Artifacts
 from app.rulepools import RulePools
+from app.schemas.judging import SHIPPED_POOL
 from app.schemas.rules import RulePool
 from workers.rules.pool import (
-    SHIPPED_POOL,
     UnusablePool,
     publish_shipped_pool,
     read_pool,

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workers.rules.selection import POLICIES, Evidence, Policy, PolicyName, choose, diverse, shrinkage
+from app.schemas.judging import POLICIES, PolicyName
+from workers.rules.selection import Evidence, Policy, choose, diverse, shrinkage
 
 RULES = 12
 
@@ -20,14 +21,16 @@ def seen(pairs: int = 6, seed: int = 0) -> Evidence:
         noise=torch.rand(RULES, generator=source, dtype=torch.double) + 0.1,
         correlation=covariance / scale / scale[:, None],
         seeds=torch.arange(pairs),
+        likely=torch.rand(pairs, RULES, generator=source, dtype=torch.double),
     )
 
 
 def part(evidence: Evidence, places: list[int]) -> Evidence:
     """The evidence of some of the pairs."""
     assert evidence.seeds is not None
+    assert evidence.likely is not None
     rows = (evidence.differences[places], evidence.relevance[places])
-    return Evidence(*rows, evidence.noise, evidence.correlation, evidence.seeds[places])
+    return Evidence(*rows, evidence.noise, evidence.correlation, evidence.seeds[places], evidence.likely[places])
 
 
 def policy(name: PolicyName, k: int = 5) -> Policy:
@@ -38,11 +41,18 @@ def places(critical: Tensor) -> list[list[int]]:
     return [row.nonzero()[:, 0].tolist() for row in critical]
 
 
-def of_one(differences: list[float], relevance: list[float], noise: list[float] | None = None) -> Evidence:
+def of_one(
+    differences: list[float],
+    relevance: list[float],
+    noise: list[float] | None = None,
+    likely: list[float] | None = None,
+) -> Evidence:
     """Evidence of one pair and independent rules."""
     count = len(differences)
     sd = torch.tensor(noise if noise is not None else [0.1] * count)
-    return Evidence(torch.tensor([differences]), torch.tensor([relevance]), sd, torch.eye(count), torch.tensor([0]))
+    guess = None if likely is None else torch.tensor([likely])
+    rows = torch.tensor([differences]), torch.tensor([relevance])
+    return Evidence(*rows, sd, torch.eye(count), torch.tensor([0]), guess)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +64,12 @@ def of_one(differences: list[float], relevance: list[float], noise: list[float] 
         ("discrepancy", [1, 2]),
         ("published", [1, 3]),
         ("robust", [0, 3]),
+        ("adapter", [0, 1]),
     ],
 )
 def test_every_policy_takes_what_it_says(name: PolicyName, expected: list[int]) -> None:
     """Rule 1 differs most and is barely relevant; rule 2 is as noisy as it differs, and not relevant."""
-    pair = of_one([0.3, -1.9, 1.2, -0.9], [0.8, 0.45, 0.1, 0.95], [0.1, 0.1, 1.2, 0.1])
+    pair = of_one([0.3, -1.9, 1.2, -0.9], [0.8, 0.45, 0.1, 0.95], [0.1, 0.1, 1.2, 0.1], [0.9, 0.8, 0.7, 0.1])
     assert places(choose(Policy(name, k=2, fixed=(1, 3)), pair).critical) == [expected]
 
 

@@ -1,0 +1,103 @@
+"""Judging a pair by rules: what a request may choose, and what it gets."""
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.schemas.names import AdapterId, BankId, Finite, PoolId, RuleId
+from app.schemas.pairs import Strict
+
+SHIPPED_POOL = "safety-100"
+"""Id of the project's own pool."""
+
+RaterName = Literal["probes", "logits"]
+PolicyName = Literal["all", "random", "fixed", "relevance", "discrepancy", "published", "robust", "adapter"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+Side = Literal["chosen", "rejected", "tie"]
+TieReason = Literal["no_relevant_rule", "within_band"]
+
+
+class RuleOptions(Strict):
+    """Which rules to judge by, and how."""
+
+    pool: PoolId = Field(default=SHIPPED_POOL, description="Id of the rule pool.")
+    rater: RaterName = Field(
+        default="probes",
+        description="`probes`: a fitted bank, in the pass that reads the pair; `logits`: the annotator is asked "
+        "Yes or No of every rule, which costs many times as much.",
+    )
+    bank: BankId | None = Field(
+        default=None, description="Bank of probes; where left out, the newest of this pool that a worker holds."
+    )
+    policy: PolicyName = Field(
+        default="robust",
+        description="How the critical rules of a pair are chosen: all; k at random; the `fixed` ones; by relevance; by "
+        "discrepancy; as published, relevance + ½ |difference|; robust, which also weighs noise and diversity; or by a "
+        "rule adapter.",
+    )
+    k: int = Field(default=5, ge=1, le=100, description="How many rules are critical; `all` and `fixed` do not ask.")
+    fixed: list[RuleId] | None = Field(default=None, min_length=1, max_length=512, description="Rules for `fixed`.")
+    adapter: AdapterId | None = Field(default=None, description="Rule adapter for the policy `adapter`.")
+    band: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.0, description="Margins smaller than this are ties; in log-odds where the margin is."
+    )
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        faults = {
+            "fixed": (self.policy == "fixed") != (self.fixed is not None),
+            "adapter": (self.policy == "adapter") != (self.adapter is not None),
+            "policy": self.policy == "robust" and self.rater == "logits",
+            "bank": self.bank is not None and self.rater == "logits",
+        }
+        reasons = {
+            "fixed": "goes with the policy `fixed`, and that with it",
+            "adapter": "goes with the policy `adapter`, and that with it",
+            "policy": "`robust` needs the noise that only a bank of probes knows; name another with `logits`",
+            "bank": "goes with the rater `probes` only",
+        }
+        for field, wrong in faults.items():
+            if wrong:
+                raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reasons[field]})
+        if self.fixed is not None and len(set(self.fixed)) < len(self.fixed):
+            raise PydanticCustomError("duplicate_rule", "names a rule twice", {"field": "fixed"})
+        return self
+
+
+class CriticalRule(BaseModel):
+    """What one critical rule says of a pair."""
+
+    rule: RuleId
+    category: str
+    text: str
+    chosen: Finite = Field(description="Score of the chosen response, −1 (breaks the rule) to 1 (keeps it).")
+    rejected: Finite = Field(description="Score of the rejected response.")
+    relevance: Finite = Field(description="How much the rule is about this pair, 0 to 1.")
+    contribution: Finite = Field(description="Its part of the margin; the parts add up to it.")
+
+
+class RuleVerdict(BaseModel):
+    """What the rules say of a pair."""
+
+    margin: Finite = Field(description="Log-odds that the chosen response is the safer one, where `calibrated`.")
+    preferred: Side
+    tie: TieReason | None = Field(default=None, description="Why it is a tie, if it is one.")
+    critical: list[CriticalRule] = Field(description="The critical rules, the largest contribution first.")
+
+
+class RuleProvenance(BaseModel):
+    """What exactly judged."""
+
+    pool: PoolId
+    pool_digest: str
+    rater: RaterName
+    bank: BankId | None
+    bank_digest: str | None
+    policy: PolicyName
+    k: int
+    band: float
+    adapter: AdapterId | None
+    adapter_digest: str | None
+    calibrated: bool = Field(description="Whether the rules' margin is in log-odds; if not, it is the raw margin.")
+    rules: int = Field(description="Rules of the pool that the rater reads above chance, or all of them.")

@@ -1,0 +1,13 @@
+"""Names that users give, and plain numbers; every schema may use them."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+DirectionId = Name
+PoolId = Name
+RuleId = Name
+BankId = Name
+AdapterId = Name
+Finite = Annotated[float, Field(allow_inf_nan=False)]
