@@ -1,5 +1,7 @@
 """Which rules are critical for a pair."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -81,7 +83,7 @@ def test_published_is_relevance_and_half_the_discrepancy() -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_with_the_sides_exchanged_the_rules_stay_and_the_margin_changes_its_sign(name: PolicyName) -> None:
     pairs = seen()
-    swapped = Evidence(-pairs.differences, pairs.relevance, pairs.noise, pairs.correlation, pairs.seeds)
+    swapped = replace(pairs, differences=-pairs.differences)
     one, other = choose(policy(name), pairs), choose(policy(name), swapped)
     assert one.critical.equal(other.critical)
     torch.testing.assert_close(one.margins(pairs.differences), -other.margins(swapped.differences))
