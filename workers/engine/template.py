@@ -69,7 +69,7 @@ class ChatTemplate:
         frame = self._frame(tuple(message.role for message in messages))
         texts = [*(message.content for message in messages), *responses]
         self._refuse_hopeless(texts, len(messages), truncate)
-        encoded = self._encode_texts([text[-self._hopeless :] for text in texts])
+        encoded = self.plain([text[-self._hopeless :] for text in texts])
         contents, answers = encoded[: len(messages)], encoded[len(messages) :]
         fixed = sum(map(len, frame))
         longest = max(map(len, answers))
@@ -102,7 +102,7 @@ class ChatTemplate:
         head, tail, _ = self._frame(("user",))
         self._refuse_hopeless([history, opening, closing, *endings], 1, truncate)
         texts = [text[-self._hopeless :] for text in (opening, history, closing, *endings)]
-        first, middle, last, *ways = self._encode_texts(texts)
+        first, middle, last, *ways = self.plain(texts)
         longest, fixed = max(map(len, ways)), len(head) + len(first) + len(last) + len(tail)
         excess = fixed + len(middle) + longest - self.window
         if excess > 0 and (not truncate or excess > len(middle)):
@@ -117,7 +117,12 @@ class ChatTemplate:
         branches = tuple(Branch(tokens=(*way, *tail), content=len(way)) for way in ways)
         return Group(prefix, branches, len(middle), (len(prefix) - 1, len(prefix)), excess > 0)
 
-    def _encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts by themselves, without the template; none of them becomes a control token.
+
+        Raises:
+            TemplateRefused: one holds a control token that cannot be written as text.
+        """
         encoded = [e.ids for e in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
         for index, ids in enumerate(encoded):
             if not self._control.keys().isdisjoint(ids):

@@ -1,8 +1,9 @@
 """Why a rater cannot be made or used.
 
 RuleError
-├── UnfitExamples    the examples cannot give a bank of probes
+├── UnfitExamples    the examples cannot give a bank of probes, or the pairs a rule adapter
 ├── UnusableBank     a stored bank is damaged or was made for something else
+├── UnusableAdapter  a stored rule adapter is damaged or was made for something else
 └── CannotAsk        the annotator has no words to answer with
 """
 
@@ -12,11 +13,15 @@ class RuleError(Exception):
 
 
 class UnfitExamples(RuleError):
-    """The examples cannot give a bank of probes."""
+    """The examples cannot give a bank of probes, or the pairs a rule adapter."""
 
 
 class UnusableBank(RuleError):
     """A stored bank is damaged, hostile or made for another annotator or pool."""
+
+
+class UnusableAdapter(RuleError):
+    """A stored rule adapter is damaged, hostile or made for another annotator or pool."""
 
 
 class CannotAsk(RuleError):

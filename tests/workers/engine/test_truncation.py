@@ -99,5 +99,5 @@ def test_a_megabyte_without_a_space_is_refused_as_a_prompt_unless_it_may_be_cut(
 def test_a_hopeless_text_is_refused_before_it_is_tokenised(
     annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotator.template, "_encode_texts", lambda _texts: pytest.fail("tokenised"))
+    monkeypatch.setattr(annotator.template, "plain", lambda _texts: pytest.fail("tokenised"))
     refusal_of(annotator, user("hi"), MEGABYTE)

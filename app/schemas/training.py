@@ -1,0 +1,109 @@
+"""What POST /training takes: a method, the data, and how."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.schemas.chunk import Ref
+from app.schemas.judging import SHIPPED_POOL, RaterName
+from app.schemas.names import AdapterId, BankId, PoolId
+from app.schemas.ruleadapters import AdapterMeasures, TaughtPolicy
+from app.schemas.webhooks import Announced
+
+
+class AdapterOptions(Announced):
+    """What a rule adapter is taught, whatever its kind."""
+
+    method: Literal["rule-adapter"]
+    id: AdapterId = Field(description="Name of the new rule adapter.")
+    pool: PoolId = Field(default=SHIPPED_POOL, description="The pool whose rules it chooses from.")
+    rater: RaterName = Field(
+        default="probes",
+        description="Whose ratings teach it. `logits` asks the annotator of every rule: many times the cost.",
+    )
+    bank: BankId | None = Field(default=None, description="The bank of probes, for the rater `probes`.")
+    policy: TaughtPolicy = Field(default="published", description="What makes rules critical.")
+    k: int = Field(default=5, ge=1, le=100, description="How many rules are critical.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Of everything that is drawn at random.")
+    replace: bool = Field(default=False, description="Whether a rule adapter of this id may be replaced.")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        faults = {
+            "bank": (self.rater == "probes") != (self.bank is not None),
+            "policy": self.policy == "robust" and self.rater == "logits",
+        }
+        reasons = {
+            "bank": "goes with the rater `probes`, and that with it",
+            "policy": "`robust` needs the noise that only a bank of probes knows; name another with `logits`",
+        }
+        for field, wrong in faults.items():
+            if wrong:
+                raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reasons[field]})
+        return self
+
+
+class HeadOptions(AdapterOptions):
+    """A multi-label head on activations that are read anyway: seconds to fit, and it costs next to nothing to ask."""
+
+    kind: Literal["head"]
+    width: int = Field(default=64, ge=1, le=1024, description="Numbers that a response is projected to.")
+    epochs: int = Field(default=200, ge=1, le=1000, description="At most; it stops when validation gets no better.")
+
+
+class LoraOptions(AdapterOptions):
+    """A sequence classifier on the annotator's weights with low-rank adapters, as published (arXiv 2501.15453)."""
+
+    kind: Literal["lora"]
+    epochs: int = Field(default=3, ge=1, le=100)
+    learning_rate: float = Field(
+        default=5e-4,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The published 2e-5 is for all weights; low-rank adapters begin at zero and need more.",
+    )
+    batch: int = Field(default=8, ge=1, le=256, description="Pairs a step.")
+    rank: int = Field(default=16, ge=1, le=256, description="Of the adapters.")
+
+
+RuleAdapterOptions = Annotated[HeadOptions | LoraOptions, Field(discriminator="kind")]
+
+KINDS = frozenset({"head", "lora"})
+"""Tags that pydantic puts into the place of an error."""
+
+
+class FileOfPairs(Announced):
+    """Where the pairs are."""
+
+    data: str = Field(pattern=r"^file-[0-9a-f]{32}$", description="Id of an uploaded file of pairs.")
+
+
+class HeadRequest(HeadOptions, FileOfPairs):
+    """A rule adapter of the kind `head`, taught with an uploaded file."""
+
+
+class LoraRequest(LoraOptions, FileOfPairs):
+    """A rule adapter of the kind `lora`, taught with an uploaded file."""
+
+
+TrainingRequest = Annotated[HeadRequest | LoraRequest, Field(discriminator="kind")]
+"""By `method`, of which there is one, then by what that has."""
+
+
+class AdapterOrder(BaseModel):
+    """What a worker is asked to train: the names of a request, each with what it stood for then."""
+
+    options: RuleAdapterOptions
+    data: str
+    pool: Ref
+    bank: Ref | None
+
+
+class TrainingAnswer(BaseModel):
+    """What became of a training job."""
+
+    id: str
+    digest: str
+    measures: AdapterMeasures

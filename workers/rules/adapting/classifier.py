@@ -1,0 +1,235 @@
+"""The published rule adapter: a sequence classifier over "prompt, response A, response B" (RuleAdapter, arXiv 2501.15453).
+
+Where the paper trains every weight of a 3B model, this trains low-rank adapters (LoRA, arXiv 2106.09685) on the
+annotator's own weights, which stay as they are and where they are: the classifier shares their memory.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from transformers import AutoModelForSequenceClassification
+
+from app.schemas.pairs import Pair
+from workers.engine.annotator import Annotator
+from workers.rules.adapting.lessons import Progress
+
+LONGEST = 1024
+"""Tokens of a pair at most, as published."""
+
+_DECAY = 0.01
+_DROPOUT = 0.05
+_MOST_CHARACTERS = 64 * LONGEST
+_OPENING, _FIRST, _SECOND, _END = "Conversation:\n", "\n\nResponse A:\n", "\n\nResponse B:\n", "\n\nCritical rules:"
+_SORTED = 16
+
+Orders = tuple[list[int], list[int]]
+"""Tokens of a pair, chosen first and rejected first."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a classifier is trained; the published figures but for the rate, which low-rank adapters need higher.
+
+    Attributes:
+        epochs, learning_rate, batch, rank: of AdamW and of the adapters.
+        seed: of weights, orders and dropout.
+    """
+
+    epochs: int = 3
+    learning_rate: float = 5e-4
+    batch: int = 8
+    rank: int = 16
+    seed: int = 0
+
+
+class Classifier:
+    """A sequence classifier with R labels on an annotator's weights.
+
+    Args:
+        annotator: whose weights it shares.
+        rules: R.
+        rank: of its adapters.
+        prior: [R] log-odds that a rule is critical before anything is read.
+        seed: of the weights that it begins with.
+    """
+
+    def __init__(self, annotator: Annotator, rules: int, rank: int, prior: Tensor, seed: int = 0) -> None:
+        self.prior = prior.to(annotator.device)
+        self._annotator = annotator
+        self._longest = min(LONGEST, annotator.template.window)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._model = _model(annotator, rules, rank)
+
+    def encode(self, pair: Pair) -> Orders:
+        """Tokens of both orders of a pair; of what is too long, the prompt loses its beginning, responses their ends."""
+        history = "".join(f"{message.role.capitalize()}: {message.content}\n" for message in pair.messages)
+        contents = [history[-_MOST_CHARACTERS:], pair.chosen[:_MOST_CHARACTERS], pair.rejected[:_MOST_CHARACTERS]]
+        frame, texts = (_OPENING, _FIRST, _SECOND, _END), self._annotator.template.plain
+        opening, first, second, end = texts(frame)
+        prompt, chosen, rejected = texts(contents)
+        room = self._longest - sum(map(len, (opening, first, second, end)))
+        shares = fair_shares([len(prompt), len(chosen), len(rejected)], room)
+        prompt, chosen, rejected = prompt[len(prompt) - shares[0] :], chosen[: shares[1]], rejected[: shares[2]]
+        head = opening + prompt + first
+        return head + chosen + second + rejected + end, head + rejected + second + chosen + end
+
+    def likely(self, pairs: Sequence[Pair], progress: Callable[[int], None] = lambda _done: None) -> Tensor:
+        """[P, R] how likely each rule is critical: the mean over both orders of the responses, so that none counts."""
+        orders = [self.encode(pair) for pair in pairs]
+        rows = [order for pair in orders for order in pair]
+        logits = torch.zeros(len(rows), len(self.prior))
+        self._model.eval()
+        done = 0
+        for batch in _by_length(rows, max(self._annotator.budget, 2 * LONGEST)):
+            with torch.inference_mode():
+                logits[batch] = self.logits([rows[i] for i in batch]).cpu()
+            done += len(batch)
+            progress(done // 2)
+        return torch.sigmoid(logits).view(len(pairs), 2, -1).mean(dim=1).double()
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """[n, R] float32 of n encoded pairs."""
+        longest, device = max(map(len, rows)), self.prior.device
+        tokens = torch.full((len(rows), longest), int(self._model.config.pad_token_id))
+        mask = torch.zeros_like(tokens)
+        for row, ids in enumerate(rows):
+            tokens[row, : len(ids)] = torch.tensor(ids)
+            mask[row, : len(ids)] = 1
+        with self._precision():
+            found = self._model(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False).logits
+        return found.float() + self.prior
+
+    def train(
+        self,
+        pairs: Sequence[Pair],
+        targets: Tensor,
+        validation: tuple[Sequence[Pair], Tensor],
+        course: Course,
+        progress: Progress,
+    ) -> int:
+        """Fit to [P, R] targets, every pair shown in either order by chance; the best epoch is kept.
+
+        Args:
+            pairs, targets: what to learn.
+            validation: the same of pairs that decide which epoch is the best.
+            course: how.
+            progress: told how many pairs of how many it has read; may raise to end it.
+
+        Returns:
+            Which epoch was the best, from 1; 0 if none was better than what it began with.
+        """
+        rows = [self.encode(pair) for pair in pairs]
+        total = course.epochs * (len(pairs) + len(validation[0])) + len(validation[0])
+        trained = [weight for weight in self._model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=course.learning_rate, weight_decay=_DECAY)
+        steps = course.epochs * -(-len(rows) // course.batch)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        best, least, kept = 0, self._loss(validation), self.tensors
+        done = len(validation[0])
+        with torch.random.fork_rng():
+            torch.manual_seed(course.seed)
+            for epoch in range(1, course.epochs + 1):
+                self._model.train()
+                shown = [orders[int(torch.randint(2, (1,)))] for orders in rows]
+                for batch in _shuffled(shown, course.batch):
+                    logits = self.logits([shown[i] for i in batch])
+                    optimizer.zero_grad()
+                    binary_cross_entropy_with_logits(logits, targets[batch].to(logits)).backward()
+                    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                    optimizer.step()
+                    schedule.step()
+                    done += len(batch)
+                    progress(done, total)
+                loss = self._loss(validation)
+                done += len(validation[0])
+                if loss < least:
+                    best, least, kept = epoch, loss, self.tensors
+        self.load(kept)
+        return best
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is its own, by peft's names, and the prior."""
+        state = get_peft_model_state_dict(self._model, save_embedding_layers=False)
+        return {name: part.detach().float().cpu().clone() for name, part in state.items()} | {"prior": self.prior.cpu()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what another one's `tensors` were.
+
+        Raises:
+            ValueError: they are of another shape, or not all of them are there.
+        """
+        own = self.tensors
+        if {name: part.shape for name, part in tensors.items()} != {name: part.shape for name, part in own.items()}:
+            raise ValueError("not the numbers of such a classifier")
+        state = {name: part for name, part in tensors.items() if name != "prior"}
+        set_peft_model_state_dict(self._model, state)
+        self.prior = tensors["prior"].to(self.prior.device)
+
+    def _loss(self, lessons: tuple[Sequence[Pair], Tensor]) -> float:
+        likely = self.likely(lessons[0])
+        return float(binary_cross_entropy(likely, lessons[1].to(likely)))
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """Adapters are float32 beside weights of half precision; products are of the weights' precision."""
+        dtype, device = self._annotator.dtype, self._annotator.device
+        return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
+    """How much of each part fits into `room`: what is shorter than an equal share stays whole, the rest share alike."""
+    shares = [0] * len(lengths)
+    for left, place in zip(range(len(lengths), 0, -1), sorted(range(len(lengths)), key=lengths.__getitem__), strict=True):
+        shares[place] = min(lengths[place], room // left)
+        room -= shares[place]
+    return shares
+
+
+def _model(annotator: Annotator, rules: int, rank: int) -> Any:
+    config = copy.deepcopy(annotator.model.config)
+    config.num_labels = rules
+    config.pad_token_id = annotator.template.end_of_turn  # padding comes last, and no text holds it
+    classifier = AutoModelForSequenceClassification.from_config(
+        config, dtype=annotator.dtype, attn_implementation="sdpa"
+    )
+    classifier.base_model.load_state_dict(annotator.decoder.state_dict(), assign=True)
+    adapters = LoraConfig(
+        task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=_DROPOUT, target_modules="all-linear"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for something by its former name
+        model = get_peft_model(classifier, adapters).to(annotator.device)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    return model
+
+
+def _by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    """Places of rows of about the same length, at most so many tokens together, or one row."""
+    batch: list[int] = []
+    for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):
+        if batch and (len(batch) + 1) * len(rows[place]) > tokens:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _shuffled(rows: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """Batches in a random order, of rows drawn at random but of about the same length, so that little is padding."""
+    order = torch.randperm(len(rows)).tolist()
+    drawn = [order[start : start + _SORTED * size] for start in range(0, len(order), _SORTED * size)]
+    alike = [place for some in drawn for place in sorted(some, key=lambda place: len(rows[place]))]
+    batches = [alike[start : start + size] for start in range(0, len(alike), size)]
+    return [batches[i] for i in torch.randperm(len(batches)).tolist()]
