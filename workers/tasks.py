@@ -17,14 +17,14 @@ from app.jobs.collect import answer_path
 from app.jobs.hand import Claim, Hand
 from app.jobs.store import JobStore
 from app.schemas.chunk import Chunk, ChunkAnswer, Reading
-from app.schemas.fit import FitAnswer, FitRequest
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates
 from workers.annotate import PairAnnotator
 from workers.directions.errors import DirectionError
 from workers.engine.errors import EngineError
 from workers.registry import UnknownDirection
-from workers.training import Interrupted, Trainer
+from workers.rules.errors import RuleError
+from workers.training import Interrupted, Taken, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def annotate_next(queue: str) -> None:
 
 
 def fit_next(queue: str) -> None:
-    """Make the next direction, publish it and store that; interrupted by the worker's end, it is given back."""
-    _next(queue, _fit)
+    """Make what the next training job orders, and publish it; interrupted by the worker's end, it is given back."""
+    _next(queue, _train)
 
 
 def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
@@ -70,7 +70,7 @@ def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
         return
     try:
         _patiently(lambda: work(duty, hand, claim))
-    except (UnknownDirection, DirectionError, EngineError) as error:
+    except (UnknownDirection, DirectionError, RuleError, EngineError, Taken) as error:
         _fail(duty, claim, str(error))
     except ArtifactMissing:
         _fail(duty, claim, "its file was deleted while the job used it")
@@ -148,20 +148,19 @@ def _answer(duty: Duty, hand: Hand, claim: Claim, chunk: Chunk) -> ChunkAnswer:
     return answer.model_copy(update={"entries": entries})
 
 
-def _fit(duty: Duty, hand: Hand, claim: Claim) -> None:
-    """Asks the queue patiently itself: begun again, a fit would lose what was read, or meet its own direction."""
+def _train(duty: Duty, hand: Hand, claim: Claim) -> None:
+    """Asks the queue patiently itself: begun again, the work would lose what was done, or meet its own result."""
     if claim.payload is None:
         return
-    request = FitRequest.model_validate_json(claim.payload)
+    order = duty.trainer.order(claim.kind, claim.payload)
     try:
-        card = duty.trainer.fit(
-            request, claim.job_id, lambda n, total: _patiently(lambda: duty.jobs.progress(claim.job_id, n, total))
+        answer = duty.trainer.carry_out(
+            order, claim.job_id, lambda n, total: _patiently(lambda: duty.jobs.progress(claim.job_id, n, total))
         )
     except Interrupted:
         hand.give_back()
         return
-    answer = FitAnswer(id=card.id, digest=card.digest).model_dump_json().encode()
-    _patiently(lambda: hand.answer(claim, answer, done=0))
+    _patiently(lambda: hand.answer(claim, answer.model_dump_json().encode(), done=0))
 
 
 def _at(error: BaseException) -> str:

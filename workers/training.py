@@ -1,4 +1,4 @@
-"""Fitting directions inside a running worker, beside its annotation."""
+"""The life of a training job inside a running worker, beside its annotation; `workers.orders` has what is made."""
 
 import logging
 import os
@@ -6,18 +6,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from app.artifacts import StoreUnreachable
-from app.registry import DirectionMissing
-from app.schemas.directions import DirectionCard
 from app.schemas.fit import FitRequest
-from workers.directions.errors import UnfitData
-from workers.directions.fit import fit
-from workers.directions.publishing import parts_of
+from app.schemas.jobs import JobKind
+from app.schemas.training import AdapterTask
 from workers.engine.annotator import Annotator
+from workers.orders.adapters import AdapterOrder
+from workers.orders.directions import DirectionOrder
+from workers.orders.order import Made, Order
 from workers.registry import HeldDirections
 
 log = logging.getLogger(__name__)
@@ -28,16 +29,20 @@ _NICENESS = 10
 
 
 class Interrupted(Exception):
-    """The worker is to stop, or the job is over; the fit is given up."""
+    """The worker is to stop, or the job is over; the work is given up."""
+
+
+class Taken(Exception):
+    """The id was free when the job was accepted, and is not any more."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Makes directions.
+    """Carries out orders.
 
     Attributes:
-        annotator: whose activations are read.
-        directions: where a new direction goes.
+        annotator: whose activations and weights they use.
+        directions: what is held; its store is the one that everything goes to.
         announce: tells everybody what is held now.
         stop: set when the worker is to end.
         cache: folder of what is kept between fits.
@@ -49,22 +54,40 @@ class Trainer:
     stop: threading.Event
     cache: Path
 
-    def fit(self, request: FitRequest, job: str, progress: Callable[[int, int], bool]) -> DirectionCard:
-        """Make and publish a direction; from then on this worker holds it, and others find it in the store.
+    def order(self, kind: JobKind, payload: bytes) -> Order:
+        """What the payload of a job of this kind asks for."""
+        if kind == "direction":
+            request = FitRequest.model_validate_json(payload)
+            return DirectionOrder(request, self.annotator, self.directions, self.cache)
+        task = AdapterTask.model_validate_json(payload)
+        return AdapterOrder(task, self.annotator, self.directions.registry.artifacts)
+
+    def carry_out(self, order: Order, job: str, progress: Callable[[int, int], bool]) -> BaseModel:
+        """Make and publish what is ordered; returns the answer to the job.
 
         Args:
-            request: what of, and how.
-            job: id of the job; a job whose worker died after publishing is not fitted twice.
-            progress: told about twice a second how far it is; answers False once nobody wants the direction any more.
+            order: what to make.
+            job: id of the job; a job whose worker died after publishing is not worked on twice.
+            progress: told about twice a second how far it is; answers False once nobody wants it any more.
 
         Raises:
-            UnfitData: the sources give no direction, or the id was taken meanwhile.
-            Interrupted: the worker is to end.
+            Taken: the id was taken meanwhile.
+            Interrupted: the worker is to end, or nobody wants it.
         """
-        if (known := self._known(request.id)) is not None and known.settings.get("job") == job:
+        if (known := order.made_by(job)) is not None:
             return known
-        self._refuse_taken(request)
+        _refuse_taken(order)
         _yield_to_annotation()
+        made = order.make(job, self._stepper(progress))
+        _refuse_taken(order)
+        while not _published(order, made):
+            if self.stop.wait(_RETRY_SECONDS):
+                raise Interrupted
+        self.announce()
+        return made.answer
+
+    def _stepper(self, progress: Callable[[int, int], bool]) -> Callable[[int, int], None]:
+        """What work calls at every step: passes on some of that, and ends it when it is to end."""
         last = 0.0
 
         def step(done: int, total: int) -> None:
@@ -76,34 +99,23 @@ class Trainer:
                 if not progress(done, total):
                     raise Interrupted
 
-        controls = self.directions.made_by("legend")
-        fitted = fit(self.annotator, request, controls=controls, cache=self.cache, note={"job": job}, progress=step)
-        self._refuse_taken(request)
-        card, parts = fitted.direction.card, parts_of(fitted.direction, fitted.report)
-        while not self._published(card, parts):
-            if self.stop.wait(_RETRY_SECONDS):
-                raise Interrupted
-        self.announce()
-        return card
+        return step
 
-    def _known(self, direction_id: str) -> DirectionCard | None:
-        with suppress(DirectionMissing):
-            return self.directions.registry.card(direction_id)
-        return None
 
-    def _refuse_taken(self, request: FitRequest) -> None:
-        if not request.replace and self.directions.registry.holds(request.id):
-            raise UnfitData(f"a direction called {request.id} has come into being meanwhile")
+def _refuse_taken(order: Order) -> None:
+    if not order.replace and order.shelf.holds(order.id):
+        raise Taken(f"a {order.shelf.noun} called {order.id} has come into being meanwhile")
 
-    def _published(self, card: DirectionCard, parts: dict[str, bytes]) -> bool:
-        """Store and hold a direction; False while the store is away: what was fitted is not thrown away for that."""
-        try:
-            self.directions.registry.publish(card.id, card.digest, parts)
-            self.directions.refresh()
-        except StoreUnreachable as error:
-            log.warning("%s", error)
-            return False
-        return True
+
+def _published(order: Order, made: Made) -> bool:
+    """Store what was made; False while the store is away: it is not thrown away for that."""
+    try:
+        order.shelf.publish(order.id, made.digest, made.parts)
+        order.published()
+    except StoreUnreachable as error:
+        log.warning("%s", error)
+        return False
+    return True
 
 
 def _yield_to_annotation() -> None:

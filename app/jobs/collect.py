@@ -16,6 +16,7 @@ from app.schemas.fit import FitAnswer
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
 from app.schemas.score import ScoredCandidates, ScoreResponse
+from app.schemas.training import TrainingAnswer
 
 
 def answer_path(job_id: str, number: int) -> str:
@@ -85,6 +86,8 @@ class Answers:
         """The result of a finished job, as the request that made it would have answered at once."""
         if job.kind == "direction":
             return FitAnswer.model_validate_json(self.jobs.answers(self.job_id)[0][1])
+        if job.kind == "training":
+            return TrainingAnswer.model_validate_json(self.jobs.answers(self.job_id)[0][1])
         answers = [answered.answer for answered in self.in_order()]
         return _scores(answers) if job.kind == "score" else _annotations(answers)
 

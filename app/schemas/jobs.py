@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
-JobKind = Literal["annotate", "score", "direction"]
+JobKind = Literal["annotate", "score", "direction", "training"]
 
 
 class RequestCounts(BaseModel):
@@ -22,7 +22,9 @@ class Job(BaseModel):
     """A request that is being answered, or has been."""
 
     id: str
-    kind: JobKind = Field(description="What it does: annotate pairs, score responses, or make a direction.")
+    kind: JobKind = Field(
+        description="What it does: annotate pairs, score responses, make a direction, or what POST /training asks."
+    )
     status: JobStatus
     request_counts: RequestCounts
     created_at: float = Field(description="Unix time in seconds.")

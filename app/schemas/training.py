@@ -8,11 +8,12 @@ from pydantic_core import PydanticCustomError
 from app.schemas.chunk import Ref
 from app.schemas.judging import SHIPPED_POOL, RaterName
 from app.schemas.names import AdapterId, BankId, PoolId
+from app.schemas.pairs import Strict
 from app.schemas.ruleadapters import AdapterMeasures, TaughtPolicy
 from app.schemas.webhooks import Announced
 
 
-class AdapterOptions(Announced):
+class AdapterOptions(Strict):
     """What a rule adapter is taught, whatever its kind."""
 
     method: Literal["rule-adapter"]
@@ -48,7 +49,6 @@ class HeadOptions(AdapterOptions):
     """A multi-label head on activations that are read anyway: seconds to fit, and it costs next to nothing to ask."""
 
     kind: Literal["head"]
-    width: int = Field(default=64, ge=1, le=1024, description="Numbers that a response is projected to.")
     epochs: int = Field(default=200, ge=1, le=1000, description="At most; it stops when validation gets no better.")
 
 
@@ -71,29 +71,36 @@ class LoraOptions(AdapterOptions):
 RuleAdapterOptions = Annotated[HeadOptions | LoraOptions, Field(discriminator="kind")]
 
 KINDS = frozenset({"head", "lora"})
-"""Tags that pydantic puts into the place of an error."""
 
 
-class FileOfPairs(Announced):
-    """Where the pairs are."""
-
+class _OfFile(Announced):
     data: str = Field(pattern=r"^file-[0-9a-f]{32}$", description="Id of an uploaded file of pairs.")
 
 
-class HeadRequest(HeadOptions, FileOfPairs):
-    """A rule adapter of the kind `head`, taught with an uploaded file."""
+class HeadRequest(HeadOptions, _OfFile):
+    """A rule adapter of the kind `head` to teach with the pairs of an uploaded file."""
+
+    @property
+    def options(self) -> HeadOptions:
+        """How, without what of."""
+        return HeadOptions.model_validate(self.model_dump(include=set(HeadOptions.model_fields)))
 
 
-class LoraRequest(LoraOptions, FileOfPairs):
-    """A rule adapter of the kind `lora`, taught with an uploaded file."""
+class LoraRequest(LoraOptions, _OfFile):
+    """A rule adapter of the kind `lora` to teach with the pairs of an uploaded file."""
+
+    @property
+    def options(self) -> LoraOptions:
+        """How, without what of."""
+        return LoraOptions.model_validate(self.model_dump(include=set(LoraOptions.model_fields)))
 
 
 TrainingRequest = Annotated[HeadRequest | LoraRequest, Field(discriminator="kind")]
-"""By `method`, of which there is one, then by what that has."""
+"""What can be trained: by `method`, of which there is one as yet, and by the kinds that it has."""
 
 
-class AdapterOrder(BaseModel):
-    """What a worker is asked to train: the names of a request, each with what it stood for then."""
+class AdapterTask(BaseModel):
+    """A rule adapter that a worker is asked to make: what a request names, with what it stood for then."""
 
     options: RuleAdapterOptions
     data: str

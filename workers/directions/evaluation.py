@@ -12,17 +12,23 @@ _SEED = 20240612
 def accuracy(margins: Tensor, families: Tensor) -> Accuracy:
     """Share of [n] margins above zero, a tie counting half, with a 95 % bootstrap interval that resamples families."""
     right = (margins > 0).double() + 0.5 * (margins == 0).double()
+    value, low, high = mean_of(right, families)
+    return Accuracy(value=value, low=low, high=high, pairs=len(margins), prompts=len(families.unique()))
+
+
+def mean_of(values: Tensor, families: Tensor) -> tuple[float, float, float]:
+    """Mean of [n] values and its 95 % bootstrap interval, which resamples families."""
     _, inverse = torch.unique(families, return_inverse=True)
     count = int(inverse.max()) + 1
-    hits = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, right)
-    sizes = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, torch.ones_like(right))
+    sums = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, values.double())
+    sizes = torch.bincount(inverse, minlength=count).double()
     source = torch.Generator().manual_seed(_SEED)
     means = []
     for _ in range(0, _RESAMPLES, _AT_ONCE):
         draws = torch.randint(count, (_AT_ONCE, count), generator=source)
-        means.append(hits[draws].sum(dim=1) / sizes[draws].sum(dim=1))
+        means.append(sums[draws].sum(dim=1) / sizes[draws].sum(dim=1))
     low, high = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    return Accuracy(value=float(right.mean()), low=low, high=high, pairs=len(margins), prompts=count)
+    return float(values.double().mean()), low, high
 
 
 def platt_slope(margins: Tensor, weights: Tensor | None = None) -> float | None:

@@ -1,4 +1,4 @@
-"""The published rule adapter: a sequence classifier over "prompt, response A, response B" (RuleAdapter, arXiv 2501.15453).
+"""The published rule adapter (arXiv 2501.15453): a sequence classifier over "prompt, response A, response B".
 
 Where the paper trains every weight of a 3B model, this trains low-rank adapters (LoRA, arXiv 2106.09685) on the
 annotator's own weights, which stay as they are and where they are: the classifier shares their memory.
@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSequenceClassification
 
 from app.schemas.pairs import Pair
@@ -70,7 +71,7 @@ class Classifier:
             self._model = _model(annotator, rules, rank)
 
     def encode(self, pair: Pair) -> Orders:
-        """Tokens of both orders of a pair; of what is too long, the prompt loses its beginning, responses their ends."""
+        """Tokens of both orders; of what is too long, the prompt loses its beginning and responses their ends."""
         history = "".join(f"{message.role.capitalize()}: {message.content}\n" for message in pair.messages)
         contents = [history[-_MOST_CHARACTERS:], pair.chosen[:_MOST_CHARACTERS], pair.rejected[:_MOST_CHARACTERS]]
         frame, texts = (_OPENING, _FIRST, _SECOND, _END), self._annotator.template.plain
@@ -82,19 +83,19 @@ class Classifier:
         head = opening + prompt + first
         return head + chosen + second + rejected + end, head + rejected + second + chosen + end
 
-    def likely(self, pairs: Sequence[Pair], progress: Callable[[int], None] = lambda _done: None) -> Tensor:
-        """[P, R] how likely each rule is critical: the mean over both orders of the responses, so that none counts."""
-        orders = [self.encode(pair) for pair in pairs]
-        rows = [order for pair in orders for order in pair]
-        logits = torch.zeros(len(rows), len(self.prior))
+    def likely(self, pairs: Sequence[Pair], tick: Callable[[int], None] = lambda _texts: None) -> Tensor:
+        """[P, R] float64 how likely each rule is critical: the mean over both orders, so that neither counts more.
+
+        `tick` is told of every batch how many texts it held, two a pair; it may raise to end it.
+        """
+        texts = [order for pair in pairs for order in self.encode(pair)]
+        logits = torch.zeros(len(texts), len(self.prior))
         self._model.eval()
-        done = 0
-        for batch in _by_length(rows, max(self._annotator.budget, 2 * LONGEST)):
+        for batch in _by_length(texts, max(self._annotator.budget, 2 * LONGEST)):
             with torch.inference_mode():
-                logits[batch] = self.logits([rows[i] for i in batch]).cpu()
-            done += len(batch)
-            progress(done // 2)
-        return torch.sigmoid(logits).view(len(pairs), 2, -1).mean(dim=1).double()
+                logits[batch] = self.logits([texts[place] for place in batch]).cpu()
+            tick(len(batch))
+        return torch.sigmoid(logits).view(len(pairs), 2, -1).double().mean(dim=1)
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """[n, R] float32 of n encoded pairs."""
@@ -122,35 +123,31 @@ class Classifier:
             pairs, targets: what to learn.
             validation: the same of pairs that decide which epoch is the best.
             course: how.
-            progress: told how many pairs of how many it has read; may raise to end it.
+            progress: told how many texts of how many it has read; may raise to end it.
 
         Returns:
             Which epoch was the best, from 1; 0 if none was better than what it began with.
         """
-        rows = [self.encode(pair) for pair in pairs]
-        total = course.epochs * (len(pairs) + len(validation[0])) + len(validation[0])
-        trained = [weight for weight in self._model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=course.learning_rate, weight_decay=_DECAY)
-        steps = course.epochs * -(-len(rows) // course.batch)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-        best, least, kept = 0, self._loss(validation), self.tensors
-        done = len(validation[0])
+        done, total = 0, course.epochs * len(pairs) + 2 * (course.epochs + 1) * len(validation[0])
+
+        def tick(texts: int) -> None:
+            nonlocal done
+            done += texts
+            progress(done, total)
+
+        orders = [self.encode(pair) for pair in pairs]
+        step = _Descent([weight for weight in self._model.parameters() if weight.requires_grad], course, len(pairs))
+        best, least, kept = 0, self._loss(validation, tick), self.tensors
         with torch.random.fork_rng():
             torch.manual_seed(course.seed)
             for epoch in range(1, course.epochs + 1):
                 self._model.train()
-                shown = [orders[int(torch.randint(2, (1,)))] for orders in rows]
-                for batch in _shuffled(shown, course.batch):
-                    logits = self.logits([shown[i] for i in batch])
-                    optimizer.zero_grad()
-                    binary_cross_entropy_with_logits(logits, targets[batch].to(logits)).backward()
-                    torch.nn.utils.clip_grad_norm_(trained, 1.0)
-                    optimizer.step()
-                    schedule.step()
-                    done += len(batch)
-                    progress(done, total)
-                loss = self._loss(validation)
-                done += len(validation[0])
+                texts = [both[int(torch.randint(2, (1,)))] for both in orders]
+                for batch in _shuffled(texts, course.batch):
+                    logits = self.logits([texts[place] for place in batch])
+                    step(binary_cross_entropy_with_logits(logits, targets[batch].to(logits)))
+                    tick(len(batch))
+                loss = self._loss(validation, tick)
                 if loss < least:
                     best, least, kept = epoch, loss, self.tensors
         self.load(kept)
@@ -175,8 +172,8 @@ class Classifier:
         set_peft_model_state_dict(self._model, state)
         self.prior = tensors["prior"].to(self.prior.device)
 
-    def _loss(self, lessons: tuple[Sequence[Pair], Tensor]) -> float:
-        likely = self.likely(lessons[0])
+    def _loss(self, lessons: tuple[Sequence[Pair], Tensor], tick: Callable[[int], None]) -> float:
+        likely = self.likely(lessons[0], tick)
         return float(binary_cross_entropy(likely, lessons[1].to(likely)))
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -185,10 +182,29 @@ class Classifier:
         return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
+class _Descent:
+    """AdamW whose rate falls to zero in a straight line; called with the loss of every batch."""
+
+    def __init__(self, weights: list[nn.Parameter], course: Course, pairs: int) -> None:
+        self._weights = weights
+        self._steps = course.epochs * -(-pairs // course.batch)
+        self._optimizer = torch.optim.AdamW(weights, lr=course.learning_rate, weight_decay=_DECAY)
+        self._schedule = LambdaLR(self._optimizer, lambda step: 1 - step / self._steps)
+
+    def __call__(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self._weights, 1.0)
+        self._optimizer.step()
+        self._schedule.step()
+
+
 def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
     """How much of each part fits into `room`: what is shorter than an equal share stays whole, the rest share alike."""
     shares = [0] * len(lengths)
-    for left, place in zip(range(len(lengths), 0, -1), sorted(range(len(lengths)), key=lengths.__getitem__), strict=True):
+    for left, place in zip(
+        range(len(lengths), 0, -1), sorted(range(len(lengths)), key=lengths.__getitem__), strict=True
+    ):
         shares[place] = min(lengths[place], room // left)
         room -= shares[place]
     return shares

@@ -1,57 +1,204 @@
 """The cheap rule adapter: a multi-label head on activations that are read anyway.
 
-A response is projected to z, and what is likely critical for a pair is read from |z_c − z_r| and z_c + z_r alone. Both
-are the same with the responses exchanged, so that no order of them can change which rules are critical: for every pair,
-not only on average as where swapped pairs are added to what is learned from.
+A response is projected to z, and which rules are critical for a pair is read from |z_c − z_r| and z_c + z_r alone. Both
+are the same with the responses exchanged, so that their order cannot change anything: for every pair, not only on
+average as where swapped pairs are added to what is learned from.
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, relu
+from torch.nn.functional import binary_cross_entropy_with_logits, dropout
 
-_PATIENCE = 12
-_MOST_COMPONENTS = 256
-_DECAY = 0.01
+_COMPONENTS = 512
+_PENALTY = 1.0
+_RATE, _DECAY, _DROPOUT, _BATCH, _PATIENCE = 1e-3, 0.01, 0.2, 32, 15
+_EDGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Head:
-    """z = W · h − b, then logits of R rules by one hidden layer over (|z_c − z_r|, z_c + z_r).
+    """z = W · h − b of a response, and log-odds of R rules V · (|z_c − z_r|, z_c + z_r) + a.
 
     Attributes:
         projection: [m, S, d] float32, W.
         shift: [m] float32, b.
-        hidden: [q, 2m] float32, and `hidden_bias` [q].
-        out: [R, q + 2m] float32, and `out_bias` [R].
+        weights: [R, 2m] float32, V.
+        offsets: [R] float32, a.
     """
 
     projection: Tensor
     shift: Tensor
-    hidden: Tensor
-    hidden_bias: Tensor
-    out: Tensor
-    out_bias: Tensor
+    weights: Tensor
+    offsets: Tensor
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Its numbers by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def holds_together(self) -> bool:
+        """Whether the shapes of its numbers go together."""
+        if self.projection.ndim != 3 or self.offsets.ndim != 1:
+            return False
+        width, rules = len(self.projection), len(self.offsets)
+        return self.shift.shape == (width,) and self.weights.shape == (rules, 2 * width)
 
     def scores(self, activations: Tensor) -> Tensor:
-        """[n, m] float32 projections of n responses from their [n, S, d] activations."""
-        return activations.float().flatten(1) @ self.projection.to(activations.device).flatten(1).T - self.shift.to(
-            activations.device
-        )
+        """[n, m] float32 z of n responses from their [n, S, d] activations."""
+        flat = activations.float().flatten(1)
+        return flat @ self.projection.to(flat).flatten(1).T - self.shift.to(flat)
 
     def likely(self, projected: Tensor) -> Tensor:
-        """[P, R] how likely each rule is critical, from the [P, 2, m] projections of both responses."""
-        return torch.sigmoid(_logits(self.hidden, self.hidden_bias, self.out, self.out_bias, projected))
+        """[P, R] float64 how likely each rule is critical, from the [P, 2, m] z of both responses."""
+        features = symmetric(projected.double())
+        return torch.sigmoid(features @ self.weights.to(features).T + self.offsets.to(features))
 
 
-def _logits(hidden: Tensor, hidden_bias: Tensor, out: Tensor, out_bias: Tensor, z: Tensor) -> Tensor:
-    features = torch.cat([(z[:, 0] - z[:, 1]).abs(), z[:, 0] + z[:, 1]], dim=1)
-    inner = relu(features @ hidden.T + hidden_bias)
-    return torch.cat([features, inner], dim=1) @ out.T + out_bias
+@dataclass(frozen=True)
+class Taught:
+    """What a head is fitted to: P pairs.
+
+    Attributes:
+        activations: [P, 2, S, d] float32.
+        targets: [P, R] 1 where a rule is critical.
+    """
+
+    activations: Tensor
+    targets: Tensor
+
+
+def symmetric(projected: Tensor) -> Tensor:
+    """[P, 2m] features of [P, 2, m] that do not know which response is which."""
+    first, second = projected.unbind(dim=1)
+    return torch.cat([(first - second).abs(), first + second], dim=1)
+
+
+def fit_head(
+    taught: Taught,
+    ratings: Tensor,
+    validation: Taught,
+    *,
+    width: int,
+    epochs: int,
+    seed: int,
+    beat: Callable[[], None] = lambda: None,
+) -> tuple[Head, int]:
+    """Fit a head by cross-entropy; returns it and after which epoch it was the best on `validation`, 0 at the least.
+
+    W begins where z tells best, linearly, what the rater said of a response: a hundred graded ratings teach more of
+    where to look than five ones among ninety-five zeros. From there everything is fitted to the targets together.
+
+    Args:
+        taught: what to fit to.
+        ratings: [P, 2, Q] what the rater said of both responses, on any scale.
+        validation: pairs of other prompts that decide when to stop.
+        width: m at most.
+        epochs: at most.
+        seed: of orders and dropout.
+        beat: called after every epoch; may raise to end it.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        space = _Space.of(taught.activations)
+        rows, held = space.coordinates(taught.activations), space.coordinates(validation.activations)
+        start = _start(rows.flatten(0, 1), ratings.flatten(0, 1), width)
+        model = _Model(start, taught.targets)
+        best = _descend(model, (rows, taught.targets), (held, validation.targets), epochs, beat)
+    projection = model.project.weight.detach() @ space.axes.T / space.scale
+    shift = projection @ space.mean - model.project.bias.detach()
+    shape = taught.activations.shape[2:]
+    numbers = (projection.view(-1, *shape), shift, model.read.weight.detach(), model.read.bias.detach())
+    return Head(*(number.float().contiguous() for number in numbers)), best
+
+
+@dataclass(frozen=True)
+class _Space:
+    """The q directions in which D standardised activations vary most.
+
+    Attributes:
+        mean, scale: [D] of the activations.
+        axes: [D, q].
+    """
+
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+
+    @classmethod
+    def of(cls, activations: Tensor) -> "_Space":
+        flat = activations.flatten(2).flatten(0, 1).float()
+        mean, scale = flat.mean(dim=0), flat.std(dim=0).clamp(min=1e-6)
+        rows = (flat - mean) / scale
+        _, _, axes = torch.svd_lowrank(rows, q=min(_COMPONENTS, *rows.shape), niter=2)
+        return cls(mean, scale, axes)
+
+    def coordinates(self, activations: Tensor) -> Tensor:
+        """[P, 2, q] of [P, 2, S, d]."""
+        return (activations.flatten(2).float() - self.mean) / self.scale @ self.axes
+
+
+class _Model(nn.Module):
+    def __init__(self, start: Tensor, targets: Tensor) -> None:
+        super().__init__()
+        width, components = start.shape
+        self.project = nn.Linear(components, width)
+        self.read = nn.Linear(2 * width, targets.shape[1])
+        often = targets.float().mean(dim=0).clamp(_EDGE, 1 - _EDGE)
+        with torch.no_grad():
+            self.project.weight.copy_(start)
+            self.project.bias.zero_()
+            self.read.weight.zero_()
+            self.read.bias.copy_(torch.logit(often))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        features = symmetric(self.project(dropout(rows, _DROPOUT, self.training)))
+        logits: Tensor = self.read(dropout(features, _DROPOUT, self.training))
+        return logits
+
+
+def _start(rows: Tensor, ratings: Tensor, width: int) -> Tensor:
+    """[m, q] reduced-rank ridge regression of [n, Q] ratings on [n, q] rows, each z of variance one."""
+    x, y = rows.double(), ratings.double()
+    y = (y - y.mean(dim=0)) / y.std(dim=0).clamp(min=1e-3)
+    solution = torch.linalg.solve(x.T @ x + _PENALTY * len(x) * torch.eye(x.shape[1], dtype=torch.double), x.T @ y)
+    _, _, main = torch.linalg.svd(x @ solution, full_matrices=False)
+    start = (solution @ main[:width].T).T
+    return (start / (x @ start.T).std(dim=0).clamp(min=1e-6)[:, None]).float()
+
+
+def _descend(
+    model: _Model,
+    taught: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    epochs: int,
+    beat: Callable[[], None],
+) -> int:
+    """Fit until validation gets no better; leaves the model as it was when it was the best, and returns when."""
+    rows, targets = taught[0], taught[1].float()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=_DECAY)
+    best, least, kept = 0, _loss(model, *validation), copy.deepcopy(model.state_dict())
+    for epoch in range(1, epochs + 1):
+        model.train()
+        for batch in torch.randperm(len(rows)).split(_BATCH):
+            optimizer.zero_grad()
+            binary_cross_entropy_with_logits(model(rows[batch]), targets[batch]).backward()
+            optimizer.step()
+        beat()
+        loss = _loss(model, *validation)
+        if loss < least:
+            best, least, kept = epoch, loss, copy.deepcopy(model.state_dict())
+        elif epoch - best >= _PATIENCE:
+            break
+    model.load_state_dict(kept)
+    return best
+
+
+@torch.no_grad()
+def _loss(model: _Model, rows: Tensor, targets: Tensor) -> float:
+    model.eval()
+    return float(binary_cross_entropy_with_logits(model(rows), targets.float()))

@@ -10,8 +10,9 @@ from app.schemas.pairs import Pair
 from workers.directions.gather import opening
 from workers.directions.rows import spool
 from workers.engine.annotator import Annotator
-from workers.engine.errors import PairRefused
+from workers.engine.errors import NotFinite, PairRefused
 from workers.engine.forward import read_each
+from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.rules.bank import RuleBank
 from workers.rules.errors import UnfitExamples
@@ -27,14 +28,14 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Lessons:
-    """P pairs as a rater of R rules sees them; `activations` are float32 in a temporary file.
+    """P pairs as a rater of R rules sees them.
 
     Attributes:
         pairs: those that could be read.
         families: [P] pairs of one prompt are of one family, which is on one side of every split.
         scores: [P, 2, R] of the chosen and of the rejected response.
         relevance: [P, R].
-        activations: [P, 2, S, d] at the places asked for; S is zero where none were.
+        activations: [P, 2, S, d] float32 at the places asked for; S is zero where none were.
         noise, correlation: of the rater, as `Evidence` has them.
         skipped: pairs that the annotator cannot read.
     """
@@ -44,9 +45,9 @@ class Lessons:
     scores: Tensor
     relevance: Tensor
     activations: Tensor
-    noise: Tensor | None
-    correlation: Tensor | None
-    skipped: int
+    noise: Tensor | None = None
+    correlation: Tensor | None = None
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -79,62 +80,76 @@ def gather(
     sites: Sequence[Site] = (),
     progress: Progress = lambda _done, _total: None,
 ) -> Lessons:
-    """Let a rater rate both responses of every pair, and read them at `sites`.
-
-    A bank rates in the pass that reads.
+    """Let a rater rate both responses of every pair, and read them at `sites`; a bank rates in the pass that reads.
 
     Raises:
         UnfitExamples: fewer than `FEWEST_PAIRS` can be read.
     """
-    encoded, steps = [_encode(annotator, pair) for pair in pairs], len(pairs) * (1 + isinstance(rater, LogitRater))
-    rated: dict[int, Ratings] = {}
-    activations = spool((len(pairs) if sites else 0, 2, len(sites), annotator.width))
+    steps = len(pairs) * (2 if isinstance(rater, LogitRater) and sites else 1)
+    ratings: dict[int, Ratings] = {}
     if isinstance(rater, LogitRater):
-        for start in range(0, len(pairs), _AT_ONCE):
-            found = rater.rate([Answered(p.messages, (p.chosen, p.rejected)) for p in pairs[start : start + _AT_ONCE]])
-            rated |= {start + i: ratings for i, ratings in enumerate(found) if isinstance(ratings, Ratings)}
-            progress(min(start + _AT_ONCE, len(pairs)), steps)
-    wanted = list(dict.fromkeys([*(rater.reads if isinstance(rater, RuleBank) else ()), *sites]))
-    readable = [i for i, group in enumerate(encoded) if group is not None]
-    groups = [group for group in encoded if group is not None]
-    own = [wanted.index(site) for site in sites]
-    before = steps - len(pairs)
-    for index, reading in read_each(annotator, groups, wanted, lambda n: progress(before + n, steps)) if wanted else ():
-        place = readable[index]
-        if sites:
-            activations[place] = reading[:, own]
-        if isinstance(rater, RuleBank):
-            rated[place] = rater.ratings(reading[:, : len(rater.reads)])
-    kept = torch.tensor([i for i in readable if i in rated and bool(torch.isfinite(activations[i : i + 1]).all())])
+        ratings = _asked(rater, pairs, lambda done: progress(done, steps))
+    before = len(pairs) if ratings else 0
+    activations = _read(annotator, rater, pairs, sites, ratings, lambda done: progress(before + done, steps))
+    kept = [place for place in sorted(ratings) if torch.isfinite(activations[place]).all()]
     if len(kept) < FEWEST_PAIRS:
-        raise UnfitExamples(f"{len(kept)} pairs are too few to teach a rule adapter; at least {FEWEST_PAIRS} are needed")
-    return _lessons([pairs[i] for i in kept.tolist()], kept, rated, activations, rater, len(pairs) - len(kept))
-
-
-def _lessons(
-    pairs: list[Pair],
-    kept: Tensor,
-    rated: dict[int, Ratings],
-    activations: Tensor,
-    rater: RuleBank | LogitRater,
-    skipped: int,
-) -> Lessons:
+        raise UnfitExamples(
+            f"{len(kept)} pairs are too few to teach a rule adapter; at least {FEWEST_PAIRS} are needed"
+        )
     numbers: dict[str, int] = {}
-    ratings = [rated[i] for i in kept.tolist()]
     bank = rater if isinstance(rater, RuleBank) else None
     return Lessons(
-        pairs=pairs,
-        families=torch.tensor([numbers.setdefault(opening(pair.messages), len(numbers)) for pair in pairs]),
-        scores=torch.stack([one.scores for one in ratings]).double(),
-        relevance=torch.stack([one.relevance for one in ratings]).double(),
-        activations=activations[kept] if len(activations) else torch.zeros(len(kept), 2, 0, activations.shape[-1]),
+        pairs=[pairs[place] for place in kept],
+        families=torch.tensor([numbers.setdefault(opening(pairs[place].messages), len(numbers)) for place in kept]),
+        scores=torch.stack([ratings[place].scores for place in kept]).double(),
+        relevance=torch.stack([ratings[place].relevance for place in kept]).double(),
+        activations=activations[kept],
         noise=bank.noise.double() if bank else None,
         correlation=bank.correlation.double() if bank else None,
-        skipped=skipped,
+        skipped=len(pairs) - len(kept),
     )
 
 
-def _encode(annotator: Annotator, pair: Pair):  # type: ignore[no-untyped-def]
+def _asked(rater: LogitRater, pairs: Sequence[Pair], progress: Callable[[int], None]) -> dict[int, Ratings]:
+    """Ratings by place of the pairs that can be asked about."""
+    ratings: dict[int, Ratings] = {}
+    for start in range(0, len(pairs), _AT_ONCE):
+        some = pairs[start : start + _AT_ONCE]
+        found = rater.rate([Answered(pair.messages, (pair.chosen, pair.rejected)) for pair in some])
+        ratings |= {start + i: ratings for i, ratings in enumerate(found) if isinstance(ratings, Ratings)}
+        progress(start + len(some))
+    return ratings
+
+
+def _read(
+    annotator: Annotator,
+    rater: RuleBank | LogitRater,
+    pairs: Sequence[Pair],
+    sites: Sequence[Site],
+    ratings: dict[int, Ratings],
+    progress: Callable[[int], None],
+) -> Tensor:
+    """[P, 2, S, d] activations at `sites`; a bank's ratings are put among the others, of unreadable pairs taken out."""
+    activations = spool((len(pairs), 2, len(sites), annotator.width))
+    wanted = list(dict.fromkeys([*(rater.reads if isinstance(rater, RuleBank) else ()), *sites]))
+    if not wanted:
+        return activations
+    encoded = {place: group for place, pair in enumerate(pairs) if (group := _encode(annotator, pair)) is not None}
+    for place in ratings.keys() - encoded.keys():
+        del ratings[place]
+    places, own = list(encoded), [wanted.index(site) for site in sites]
+    for index, reading in read_each(annotator, list(encoded.values()), wanted, progress):
+        place = places[index]
+        activations[place] = reading[:, own]
+        if isinstance(rater, RuleBank):
+            try:
+                ratings[place] = rater.ratings(reading[:, : len(rater.reads)])
+            except NotFinite:
+                continue
+    return activations
+
+
+def _encode(annotator: Annotator, pair: Pair) -> Group | None:
     try:
         return annotator.template.encode(pair.messages, (pair.chosen, pair.rejected))
     except PairRefused:

@@ -1,0 +1,106 @@
+"""Training: what is learned from uploaded pairs."""
+
+import time
+from functools import partial
+
+from fastapi import APIRouter, Response
+from starlette.concurrency import run_in_threadpool
+
+from app.answer import ACCEPTED, accepted, submit_once
+from app.auth.caller import GUARDED, CallerDep, requires
+from app.auth.quota import METERED
+from app.body import JsonRoute
+from app.errors import Conflict, NotFound, Unprocessable
+from app.files import StoredFile
+from app.idempotent import KeyedDep, attempt_of
+from app.jobs import keys
+from app.jobs.submission import Submission
+from app.routes.files import stored_file
+from app.rulebanks import BankMissing
+from app.rulepools import PoolMissing
+from app.schemas.chunk import Ref
+from app.schemas.jobs import Job
+from app.schemas.problem import FieldProblem, documented
+from app.schemas.training import AdapterTask, TrainingRequest
+from app.service import Service, ServiceDep
+from app.webhooks.admission import admitted
+
+router = APIRouter(prefix="/training", route_class=JsonRoute, tags=["training"], responses=GUARDED)
+
+
+@router.post(
+    "",
+    dependencies=[requires("train")],
+    status_code=202,
+    response_model=Job,
+    summary="Train a rule adapter",
+    responses=ACCEPTED
+    | METERED
+    | documented(
+        {
+            404: "No such file, pool or bank.",
+            409: "The id is taken, and `replace` is false.",
+            422: "A field is not valid, or what it names was made for something else.",
+            503: "The queue is full, or no worker is ready; `Retry-After` says when to come back.",
+        }
+    ),
+)
+async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep, keyed: KeyedDep) -> Response:
+    """Queues the work for a worker; what comes of it can be used as soon as its job is completed.
+
+    Data that teach nothing (too few pairs, no rule ever critical, …) fail the job, whose `error` says why.
+    """
+    file = await stored_file(service, caller, request.data, "/data")
+    task = await run_in_threadpool(_task, service, request)
+    await service.directions()  # without a worker nobody would ever come to it
+    webhook = admitted(request.webhook, service.settings)
+    attempt = await attempt_of(service, caller, keyed)
+    make = partial(_submission, service, caller.owner, file, task, webhook)
+    limits = await submit_once(service, caller, attempt, file.tokens, make)
+    response = accepted(attempt.job_id, await run_in_threadpool(service.jobs.job, attempt.job_id))
+    response.headers.update(limits)
+    return response
+
+
+def _task(service: Service, request: TrainingRequest) -> AdapterTask:
+    """The request with what its names stand for now."""
+    try:
+        pool = Ref(id=request.pool, digest=service.rule_pools.digest(request.pool))
+    except PoolMissing:
+        raise _missing("pool", "there is no such pool; GET /rules lists those there are") from None
+    bank = None
+    if request.bank is not None:
+        try:
+            card = service.rule_banks.card(request.bank)
+        except BankMissing:
+            raise _missing("bank", "there is no such bank of probes") from None
+        if card.pool_digest != pool.digest:
+            error = FieldProblem(
+                pointer="/bank", code="another_pool", detail="was made for other rules than the pool has"
+            )
+            raise Unprocessable("the request is not valid", errors=[error])
+        bank = Ref(id=card.id, digest=card.digest)
+    return AdapterTask(options=request.options, data=request.data, pool=pool, bank=bank)
+
+
+def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTask, webhook: str | None) -> Submission:
+    if not task.options.replace and service.rule_adapters.holds(task.options.id):
+        error = FieldProblem(pointer="/id", code="adapter_exists", detail="is taken; `replace` allows to replace it")
+        raise Conflict("a rule adapter of this id exists", errors=[error])
+    service.files.keep(file, time.time() + service.settings.file_seconds)
+    return Submission(
+        kind="training",
+        owner=owner,
+        queue=keys.TRAIN,
+        chunks=1,
+        total=file.rows,
+        tokens=file.tokens,
+        keep_seconds=service.settings.result_seconds,
+        work=[task.model_dump_json().encode()],
+        file=file.id,
+        webhook=webhook,
+    )
+
+
+def _missing(field: str, detail: str) -> NotFound:
+    return NotFound(detail, errors=[FieldProblem(pointer=f"/{field}", code=f"unknown_{field}", detail=detail)])

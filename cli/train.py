@@ -1,0 +1,157 @@
+"""`safemargin train`: learn from labelled pairs, without a service."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Column, Table
+
+from app.artifacts import Artifacts
+from app.ruleadapters import RuleAdapters
+from app.rulebanks import CARD, TENSORS, BankMissing, RuleBanks
+from app.rulepools import PoolMissing, RulePools
+from app.schemas.judging import SHIPPED_POOL
+from app.schemas.ruleadapters import AdapterCard, Estimate
+from app.schemas.rules import RulePool
+from app.schemas.training import RuleAdapterOptions
+from app.settings import settings
+from cli.saying import failure, progress_of
+
+if TYPE_CHECKING:
+    from workers.engine.annotator import Annotator
+    from workers.rules.bank import RuleBank
+    from workers.rules.logits import LogitRater
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+
+@app.callback()
+def _methods() -> None:
+    """What can be trained, a command each."""
+
+
+@app.command("rule-adapter")
+def rule_adapter(
+    data: Annotated[Path, typer.Argument(metavar="DATA.jsonl", help="Pairs: prompt, chosen, rejected.")],
+    adapter_id: Annotated[str, typer.Option("--id", help="Name of the new rule adapter.")],
+    kind: Annotated[
+        str, typer.Option(help="head: on activations that are read anyway; lora: a sequence classifier.")
+    ] = "head",
+    pool_id: Annotated[str, typer.Option("--pool", help="The pool whose rules it chooses from.")] = SHIPPED_POOL,
+    rater: Annotated[str, typer.Option(help="Whose ratings teach it: probes or logits.")] = "probes",
+    bank_id: Annotated[str | None, typer.Option("--bank", help="The bank of probes, for that rater.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="What makes rules critical: published, robust, relevance or discrepancy.")
+    ] = "published",
+    k: Annotated[int, typer.Option("--k", help="How many rules are critical.")] = 5,
+    epochs: Annotated[int | None, typer.Option(help="200 at most for a head, 3 for lora.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="lora: 5e-4.")] = None,
+    batch: Annotated[int | None, typer.Option(help="lora: 8 pairs a step.")] = None,
+    rank: Annotated[int | None, typer.Option(help="lora: 16.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of the file.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a rule adapter of this id.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write its files to this folder instead of the store.")] = None,
+) -> None:
+    """Teach a model to say which rules are critical for a pair, so that only those need to be rated."""
+    from workers.directions.datafiles import read_pairs
+    from workers.directions.errors import UnfitData
+    from workers.engine.errors import EngineError
+    from workers.rules.adapting.adapter import to_files
+    from workers.rules.adapting.teach import teach
+    from workers.rules.errors import RuleError
+
+    given: dict[str, Any] = {
+        "method": "rule-adapter", "kind": kind, "id": adapter_id, "pool": pool_id, "rater": rater, "bank": bank_id,
+        "policy": policy, "k": k, "epochs": epochs, "learning_rate": learning_rate, "batch": batch, "rank": rank,
+        "seed": seed, "replace": replace,
+    }  # fmt: skip
+    options = _options({name: value for name, value in given.items() if value is not None})
+    store = Artifacts(settings().artifacts_url)
+    adapters = RuleAdapters(store)
+    if out is None and not replace and adapters.holds(adapter_id):
+        raise failure(f"a rule adapter called {adapter_id} exists; --replace replaces it")
+    pool = _pool(store, pool_id)
+    try:
+        pairs = read_pairs(data)[:limit]
+        annotator = _annotator()
+        teacher = _rater(store, annotator, pool, bank_id)
+        with progress_of("the pairs") as progress:
+            adapter = teach(annotator, pool, teacher, pairs, options, progress=progress)
+    except (RuleError, EngineError, UnfitData) as error:
+        raise failure(str(error)) from error
+    if out is None:
+        adapters.publish(adapter.id, adapter.card.digest, to_files(adapter))
+    else:
+        (out / adapter.id).mkdir(parents=True, exist_ok=True)
+        for name, content in to_files(adapter).items():
+            (out / adapter.id / name).write_bytes(content)
+    _describe(adapter.card, str(out / adapter.id) if out else settings().artifacts_url)
+
+
+def _options(given: dict[str, Any]) -> RuleAdapterOptions:
+    checked: TypeAdapter[RuleAdapterOptions] = TypeAdapter(RuleAdapterOptions)
+    try:
+        return checked.validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = first.get("ctx", {}).get("field") or str(first["loc"][-1] if first["loc"] else "kind")
+        raise typer.BadParameter(f"--{field.replace('_', '-')}: {first['msg']}") from error
+
+
+def _pool(store: Artifacts, pool_id: str) -> RulePool:
+    from workers.rules.pool import shipped_pool
+
+    try:
+        return RulePools(store).pool(pool_id)
+    except PoolMissing as error:
+        if pool_id == SHIPPED_POOL:
+            return shipped_pool()
+        raise failure(str(error)) from error
+
+
+def _annotator() -> "Annotator":
+    from workers.configured import configured_annotator
+    from workers.probe import probe
+
+    annotator = configured_annotator(settings())
+    probe(annotator)
+    return annotator
+
+
+def _rater(store: Artifacts, annotator: "Annotator", pool: RulePool, bank_id: str | None) -> "RuleBank | LogitRater":
+    from workers.rules.bank import check_fits, from_files
+    from workers.rules.logits import LogitRater
+
+    if bank_id is None:
+        return LogitRater(annotator, [rule.text for rule in pool.ordered])
+    banks = RuleBanks(store)
+    try:
+        digest = banks.digest(bank_id)
+        bank = from_files(bank_id, {part: banks.part(bank_id, digest, part) for part in (CARD, TENSORS)})
+    except BankMissing as error:
+        raise failure(str(error)) from error
+    check_fits(bank, annotator, pool)
+    return bank
+
+
+def _describe(card: AdapterCard, where: str) -> None:
+    measures = card.measures
+    columns = ("rules chosen by", f"P@{card.k}", f"recall@{card.k}", "as all rules", "as the critical", "as people")
+    table = Table(*(Column(name, overflow="fold") for name in columns))
+    for reading in measures.choosers:
+        figures = (reading.precision, reading.recall, reading.with_all, reading.with_critical, reading.with_human)
+        table.add_row(reading.chooser, *(_figure(estimate) for estimate in figures))
+    typer.echo(f"{card.id}: {card.kind} on {card.model}, rules of {card.pool}, critical by {card.policy}, k {card.k}")
+    typer.echo(f"{measures.pairs} pairs of {measures.prompts} prompts held out; {measures.protocol}")
+    Console().print(table)
+    typer.echo(
+        f"chance P@{card.k} {measures.chance:.3f}; same choice with sides exchanged {measures.swapped_alike:.3f}"
+    )
+    typer.echo(f"stored in {where}")
+
+
+def _figure(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
