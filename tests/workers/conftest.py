@@ -17,6 +17,7 @@ from workers.annotate import PairAnnotator
 from workers.directions.fit import Fitted
 from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
+from workers.orders import directions
 from workers.tasks import Duty
 from workers.training import Trainer
 
@@ -76,5 +77,5 @@ def fitting(monkeypatch: pytest.MonkeyPatch, at_step: Callable[[int], object] = 
         direction = random_direction(annotator, request.id, 3)
         return Fitted(direction, bare_report(direction))
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(directions, "fit", fit)
     return steps

@@ -15,17 +15,17 @@ import torch
 
 from app.artifacts import Artifacts
 from app.registry import CARD, PAGE, REPORT, TENSORS, Registry
-from app.schemas.fit import FitRequest
+from app.schemas.fit import FitAnswer, FitRequest
 from tests.conftest import publish, random_direction
 from workers import training
 from workers.directions.balance import Balance
 from workers.directions.direction import known
-from workers.directions.errors import UnfitData
 from workers.directions.fit import Fitted
 from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
+from workers.orders import directions
 from workers.registry import HeldDirections
-from workers.training import Interrupted, Trainer
+from workers.training import Interrupted, Taken, Trainer
 
 TOTAL = 10
 PAIRS = [
@@ -59,7 +59,7 @@ class FakeFit:
 @pytest.fixture
 def fake(annotator: Annotator, monkeypatch: pytest.MonkeyPatch) -> FakeFit:
     fake = FakeFit(annotator)
-    monkeypatch.setattr(training, "fit", fake)
+    monkeypatch.setattr(directions, "fit", fake)
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: fake.seconds))
     monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)  # or the tests' thread would slow down for good
     return fake
@@ -82,6 +82,14 @@ def wanted(name: str = "new", *, replace: bool = False) -> FitRequest:
     return FitRequest.model_validate({"id": name, "sources": [source], "replace": replace, "layers": [1]})
 
 
+def fit(trainer: Trainer, request: FitRequest, progress: Callable[[int, int], bool]) -> FitAnswer:
+    """Carry out an order of POST /directions for job-1."""
+    order = trainer.order("direction", request.model_dump_json().encode())
+    answer = trainer.carry_out(order, "job-1", progress)
+    assert isinstance(answer, FitAnswer)
+    return answer
+
+
 def always(_done: int, _total: int) -> bool:
     return True
 
@@ -93,7 +101,7 @@ def test_progress_is_told_about_twice_a_second_and_at_the_end(trainer: Trainer, 
         told.append((done, total))
         return True
 
-    trainer.fit(wanted(), "job-1", note)
+    fit(trainer, wanted(), note)
     assert told == [(1, TOTAL), (4, TOTAL), (7, TOTAL), (10, TOTAL)]
 
 
@@ -102,7 +110,7 @@ def test_the_end_of_the_worker_interrupts_a_fit_at_its_next_step(
 ) -> None:
     fake.at_step[5] = trainer.stop.set
     with pytest.raises(Interrupted):
-        trainer.fit(wanted(), "job-1", always)
+        fit(trainer, wanted(), always)
     assert fake.steps == 5
     assert trainer.directions.registry.current() == {}
     assert announced == []
@@ -110,7 +118,7 @@ def test_the_end_of_the_worker_interrupts_a_fit_at_its_next_step(
 
 def test_a_fit_that_nobody_wants_any_more_is_given_up(trainer: Trainer, fake: FakeFit) -> None:
     with pytest.raises(Interrupted):
-        trainer.fit(wanted(), "job-1", lambda done, _total: done < 4)
+        fit(trainer, wanted(), lambda done, _total: done < 4)
     assert fake.steps == 4
     assert trainer.directions.registry.current() == {}
 
@@ -120,16 +128,16 @@ def test_an_id_that_was_taken_meanwhile_is_left_to_whoever_took_it(
 ) -> None:
     theirs = random_direction(annotator, "new", 9)
     fake.at_step[9] = lambda: publish(trainer.directions.registry, theirs)
-    with pytest.raises(UnfitData, match="a direction called new has come into being meanwhile"):
-        trainer.fit(wanted(), "job-1", always)
+    with pytest.raises(Taken, match="a direction called new has come into being meanwhile"):
+        fit(trainer, wanted(), always)
     assert trainer.directions.registry.current() == {"new": theirs.card.digest}
     assert announced == []
 
 
 def test_it_is_replaced_where_the_request_says_so(trainer: Trainer, fake: FakeFit, annotator: Annotator) -> None:
     publish(trainer.directions.registry, random_direction(annotator, "new", 9))
-    card = trainer.fit(wanted(replace=True), "job-1", always)
-    assert trainer.directions.registry.current() == {"new": card.digest}
+    answer = fit(trainer, wanted(replace=True), always)
+    assert trainer.directions.registry.current() == {"new": answer.digest}
 
 
 def test_a_job_whose_worker_died_after_publishing_is_not_fitted_again(
@@ -138,16 +146,16 @@ def test_a_job_whose_worker_died_after_publishing_is_not_fitted_again(
     mine = random_direction(annotator, "new", 9)
     mine = known(mine, settings={"job": "job-1"})
     publish(trainer.directions.registry, mine)
-    assert trainer.fit(wanted(), "job-1", always) == mine.card
+    assert fit(trainer, wanted(), always) == FitAnswer(id="new", digest=mine.card.digest)
     assert fake.steps == 0
 
 
 def test_a_new_direction_is_stored_then_held_then_announced(
     trainer: Trainer, fake: FakeFit, announced: list[set[str]]
 ) -> None:
-    card = trainer.fit(wanted(), "job-1", always)
-    assert trainer.directions.registry.current() == {"new": card.digest}
-    assert trainer.directions.all()["new"].card == card
+    answer = fit(trainer, wanted(), always)
+    assert trainer.directions.registry.current() == {"new": answer.digest}
+    assert trainer.directions.all()["new"].card.digest == answer.digest
     assert announced == [{"new"}]
 
 
@@ -157,7 +165,7 @@ def test_a_fit_is_compared_with_the_legend_directions_that_the_worker_holds(
     smv, other = random_direction(annotator, "smv", recipe="legend"), random_direction(annotator, "other")
     publish(trainer.directions.registry, smv, other)
     trainer.directions.refresh()
-    trainer.fit(wanted(), "job-1", always)
+    fit(trainer, wanted(), always)
     assert [control.id for control in fake.given["controls"]] == ["smv"]
     assert fake.given["cache"] == tmp_path / "cache"
 
@@ -185,9 +193,11 @@ def test_the_real_fit_of_a_small_request_is_held_and_stored_with_its_report(
         monkeypatch.setattr(f"workers.directions.{module}.balance", lambda: small)
     told: list[int] = []
     with ThreadPoolExecutor(1) as pool:
-        card = pool.submit(trainer.fit, wanted(), "job-1", lambda done, _total: not told.append(done)).result(60)  # type: ignore[func-returns-value]
+        answer = pool.submit(fit, trainer, wanted(), lambda done, _total: not told.append(done)).result(60)  # type: ignore[func-returns-value]
     assert told[-1] == len(PAIRS)
     registry = trainer.directions.registry
-    assert registry.card("new") == card == trainer.directions.all()["new"].card
+    card = registry.card("new")
+    assert card == trainer.directions.all()["new"].card
+    assert answer == FitAnswer(id="new", digest=card.digest)
     assert all(registry.part("new", card.digest, part) for part in (CARD, TENSORS, REPORT, PAGE))
     assert card.slope is not None

@@ -13,7 +13,7 @@ def accuracy(margins: Tensor, families: Tensor) -> Accuracy:
     """Share of [n] margins above zero, a tie counting half, with a 95 % bootstrap interval that resamples families."""
     right = (margins > 0).double() + 0.5 * (margins == 0).double()
     value, low, high = mean_of(right, families)
-    return Accuracy(value=value, low=low, high=high, pairs=len(margins), prompts=len(families.unique()))
+    return Accuracy(value=value, low=low, high=high, pairs=len(margins), prompts=len(torch.unique(families)))
 
 
 def mean_of(values: Tensor, families: Tensor) -> tuple[float, float, float]:

@@ -107,7 +107,8 @@ class Classifier:
             mask[row, : len(ids)] = 1
         with self._precision():
             found = self._model(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False).logits
-        return found.float() + self.prior
+        logits: Tensor = found.float() + self.prior
+        return logits
 
     def train(
         self,

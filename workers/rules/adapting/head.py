@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, dropout
 
-_COMPONENTS = 512
+_COMPONENTS, _RANK = 512, 64
 _PENALTY = 1.0
 _RATE, _DECAY, _DROPOUT, _BATCH, _PATIENCE = 1e-3, 0.01, 0.2, 32, 15
 _EDGE = 1e-3
@@ -90,14 +90,14 @@ def fit_head(
 ) -> tuple[Head, int]:
     """Fit a head by cross-entropy; returns it and after which epoch it was the best on `validation`, 0 at the least.
 
-    W begins where z tells best, linearly, what the rater said of a response: a hundred graded ratings teach more of
-    where to look than five ones among ninety-five zeros. From there everything is fitted to the targets together.
+    z stays within the space that tells best, linearly, what the rater said of a response: a hundred graded ratings
+    teach more of where to look than five ones among ninety-five zeros. Within it everything is fitted to the targets.
 
     Args:
         taught: what to fit to.
         ratings: [P, 2, Q] what the rater said of both responses, on any scale.
         validation: pairs of other prompts that decide when to stop.
-        width: m at most.
+        width: m.
         epochs: at most.
         seed: of orders and dropout.
         beat: called after every epoch; may raise to end it.
@@ -106,10 +106,10 @@ def fit_head(
         torch.manual_seed(seed)
         space = _Space.of(taught.activations)
         rows, held = space.coordinates(taught.activations), space.coordinates(validation.activations)
-        start = _start(rows.flatten(0, 1), ratings.flatten(0, 1), width)
-        model = _Model(start, taught.targets)
-        best = _descend(model, (rows, taught.targets), (held, validation.targets), epochs, beat)
-    projection = model.project.weight.detach() @ space.axes.T / space.scale
+        telling = _telling(rows.flatten(0, 1), ratings.flatten(0, 1))
+        model = _Model(len(telling), width, taught.targets)
+        best = _descend(model, (rows @ telling.T, taught.targets), (held @ telling.T, validation.targets), epochs, beat)
+    projection = model.project.weight.detach() @ telling @ space.axes.T / space.scale
     shift = projection @ space.mean - model.project.bias.detach()
     shape = taught.activations.shape[2:]
     numbers = (projection.view(-1, *shape), shift, model.read.weight.detach(), model.read.bias.detach())
@@ -143,15 +143,12 @@ class _Space:
 
 
 class _Model(nn.Module):
-    def __init__(self, start: Tensor, targets: Tensor) -> None:
+    def __init__(self, rank: int, width: int, targets: Tensor) -> None:
         super().__init__()
-        width, components = start.shape
-        self.project = nn.Linear(components, width)
+        self.project = nn.Linear(rank, width)
         self.read = nn.Linear(2 * width, targets.shape[1])
         often = targets.float().mean(dim=0).clamp(_EDGE, 1 - _EDGE)
         with torch.no_grad():
-            self.project.weight.copy_(start)
-            self.project.bias.zero_()
             self.read.weight.zero_()
             self.read.bias.copy_(torch.logit(often))
 
@@ -161,14 +158,15 @@ class _Model(nn.Module):
         return logits
 
 
-def _start(rows: Tensor, ratings: Tensor, width: int) -> Tensor:
-    """[m, q] reduced-rank ridge regression of [n, Q] ratings on [n, q] rows, each z of variance one."""
+def _telling(rows: Tensor, ratings: Tensor) -> Tensor:
+    """[t, q] reduced-rank ridge regression of [n, Q] ratings on [n, q] rows; what it gives has a variance of one."""
     x, y = rows.double(), ratings.double()
     y = (y - y.mean(dim=0)) / y.std(dim=0).clamp(min=1e-3)
     solution = torch.linalg.solve(x.T @ x + _PENALTY * len(x) * torch.eye(x.shape[1], dtype=torch.double), x.T @ y)
     _, _, main = torch.linalg.svd(x @ solution, full_matrices=False)
-    start = (solution @ main[:width].T).T
-    return (start / (x @ start.T).std(dim=0).clamp(min=1e-6)[:, None]).float()
+    telling = (solution @ main[:_RANK].T).T
+    scaled: Tensor = telling / (x @ telling.T).std(dim=0).clamp(min=1e-6)[:, None]
+    return scaled.float()
 
 
 def _descend(
@@ -184,9 +182,9 @@ def _descend(
     best, least, kept = 0, _loss(model, *validation), copy.deepcopy(model.state_dict())
     for epoch in range(1, epochs + 1):
         model.train()
-        for batch in torch.randperm(len(rows)).split(_BATCH):
+        for batch in torch.split(torch.randperm(len(rows)), _BATCH):
             optimizer.zero_grad()
-            binary_cross_entropy_with_logits(model(rows[batch]), targets[batch]).backward()
+            torch.autograd.backward(binary_cross_entropy_with_logits(model(rows[batch]), targets[batch]))
             optimizer.step()
         beat()
         loss = _loss(model, *validation)

@@ -34,7 +34,7 @@ def measure(
     used = (taught.relevance.amax(dim=0) > 0) | (taught.scores.abs().amax(dim=(0, 1)) > 0)
     return AdapterMeasures(
         pairs=len(held_out),
-        prompts=len(held_out.families.unique()),
+        prompts=len(torch.unique(held_out.families)),
         chance=float(critical.critical.sum(dim=1).double().mean() / used.sum().clamp(min=1)),
         choosers=[_reading(name, choice, choices, held_out) for name, choice in choices.items()],
         swapped_alike=swapped_alike,

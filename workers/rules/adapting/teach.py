@@ -31,7 +31,7 @@ from workers.rules.selection import Policy
 
 PROTOCOL = "prompts split at random: {} pairs to fit, {} to choose the epoch, {} held out for these figures"
 
-WIDTH = 64
+WIDTH = 128
 """Numbers that a head projects a response to."""
 
 _HELD_OUT, _VALIDATION = 0.2, 0.1
@@ -54,7 +54,7 @@ class Split:
         Raises:
             UnfitExamples: the pairs have too few different prompts.
         """
-        families = lessons.families.unique()
+        families = torch.unique(lessons.families)
         order = families[torch.randperm(len(families), generator=torch.Generator().manual_seed(seed))]
         first = max(1, round(len(order) * _HELD_OUT))
         second = first + max(1, round(len(order) * _VALIDATION))
