@@ -137,7 +137,7 @@ class Classifier:
             progress(done, total)
 
         orders = [self.encode(pair) for pair in pairs]
-        step = _Descent([weight for weight in self._model.parameters() if weight.requires_grad], course, len(pairs))
+        step = _Descent([weight for weight in self.parameters() if weight.requires_grad], course, len(pairs))
         best, least, kept = 0, self._loss(validation, tick), self.tensors
         with torch.random.fork_rng():
             torch.manual_seed(course.seed)
@@ -153,6 +153,10 @@ class Classifier:
                     best, least, kept = epoch, loss, self.tensors
         self.load(kept)
         return best
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All its weights, those of the annotator among them."""
+        return iter(self._model.parameters())
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -66,10 +66,14 @@ def test_the_most_frequent_rules_are_counted_where_it_was_taught() -> None:
 
 def test_chance_counts_only_rules_that_the_rater_uses() -> None:
     held_out = lessons()
-    assert measure(held_out, held_out, TOP, held_out.relevance, swapped_alike=1, protocol="").chance == pytest.approx(1 / 3)
+    assert measure(held_out, held_out, TOP, held_out.relevance, swapped_alike=1, protocol="").chance == pytest.approx(
+        1 / 3
+    )
     held_out.relevance[:, :2] = 0
     held_out.scores[..., :2] = 0
-    assert measure(held_out, held_out, TOP, held_out.relevance, swapped_alike=1, protocol="").chance == pytest.approx(1 / 2)
+    assert measure(held_out, held_out, TOP, held_out.relevance, swapped_alike=1, protocol="").chance == pytest.approx(
+        1 / 2
+    )
 
 
 def test_human_agreement_is_the_share_of_positive_margins() -> None:
