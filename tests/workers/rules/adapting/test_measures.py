@@ -81,7 +81,7 @@ def test_human_agreement_is_the_share_of_positive_margins() -> None:
     exchanged = replace(held_out, scores=held_out.scores.flip(1))
     for chooser in ("all", "critical"):
         values = [
-            measure(one, one, TOP, one.relevance, swapped_alike=1, protocol="").of(chooser).with_human.value  # type: ignore[arg-type]
+            measure(one, one, TOP, one.relevance, swapped_alike=1, protocol="").of(chooser).with_human.value
             for one in (held_out, exchanged)
         ]
         assert sum(values) == pytest.approx(1)

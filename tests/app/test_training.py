@@ -1,0 +1,188 @@
+"""POST /training: a rule adapter made by a running worker, from an uploaded file."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+from starlette.testclient import TestClient
+
+from app.artifacts import Artifacts
+from app.auth.keys import Keys
+from app.jobs import keys
+from app.jobs.store import JobStore
+from app.ruleadapters import RuleAdapters
+from app.rulebanks import RuleBanks
+from app.rulepools import RulePools
+from app.schemas.chunk import Ref
+from app.schemas.training import AdapterTask
+from tests.app.conftest import Connect, Station
+from tests.app.jobs.conftest import PLENTY, submission
+from tests.workers.rules.adapting.conftest import telling_pairs
+from tests.workers.rules.adapting.test_teach import options
+from tests.workers.rules.test_bank import POOL, made
+from workers.engine.annotator import Annotator
+from workers.rules.bank import RuleBank, to_files
+
+COUNT = 48
+SECRET = "xyzzy-secret"
+
+
+@pytest.fixture(scope="module")
+def bank(annotator: Annotator) -> RuleBank:
+    return made(annotator)
+
+
+@pytest.fixture(autouse=True)
+def store(station: Station, bank: RuleBank) -> Iterator[Artifacts]:
+    """The worker's store with the pool `tiny` and its bank `mine`; what is added is gone afterwards."""
+    artifacts = station.registry.artifacts
+    RulePools(artifacts).add("tiny", POOL)
+    RuleBanks(artifacts).publish("mine", bank.card.digest, to_files(bank))
+    yield artifacts
+    for shelf in (RulePools(artifacts), RuleBanks(artifacts), RuleAdapters(artifacts)):
+        for name in shelf.current():
+            shelf.delete(name)
+
+
+def upload(client: TestClient, count: int = COUNT) -> str:
+    lines = [pair.model_dump_json(exclude_none=True) for pair in telling_pairs(count)]
+    return str(client.post("/files", content="\n".join(lines)).json()["id"])
+
+
+def body(client: TestClient, kind: str = "head", **more: Any) -> dict[str, Any]:
+    given = {
+        "method": "rule-adapter",
+        "kind": kind,
+        "id": "new",
+        "data": upload(client),
+        "pool": "tiny",
+        "bank": "mine",
+    }
+    return given | {"k": 1} | more
+
+
+def post(client: TestClient, kind: str = "head", **more: Any) -> Any:
+    return client.post("/training", json=body(client, kind, **more))
+
+
+def finished(client: TestClient, answer: Any) -> Any:
+    """The job that an answer announced, once it is over."""
+    assert answer.status_code == 202, answer.text
+    return client.get(answer.headers["Location"], params={"wait": 60}).json()
+
+
+def fault(answer: Any) -> tuple[int, str, str]:
+    """Status, and pointer and code of the first field that an answer complains of."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    error = answer.json()["errors"][0]
+    return answer.status_code, error["pointer"], error["code"]
+
+
+@pytest.mark.parametrize(("kind", "more"), [("head", {}), ("lora", {"epochs": 1, "rank": 2})])
+def test_training_is_a_job_that_ends_with_id_digest_and_measures(
+    client: TestClient, kind: str, more: dict[str, Any]
+) -> None:
+    accepted = post(client, kind, **more)
+    job = finished(client, accepted)
+    assert (job["kind"], job["status"], job["error"]) == ("training", "completed", None)
+    answer = client.get(job["results"]).json()
+    card = client.get("/rule-adapters/new").json()
+    assert answer == {"id": "new", "digest": card["digest"], "measures": card["measures"]}
+    assert (card["kind"], card["pool_digest"], card["k"]) == (kind, POOL.digest, 1)
+    assert {reading["chooser"] for reading in card["measures"]["choosers"]} == {
+        "adapter",
+        "frequent",
+        "critical",
+        "all",
+    }
+    assert client.get("/rule-adapters").json() == {"adapters": [card]}
+
+
+def test_an_adapter_can_be_deleted(client: TestClient) -> None:
+    finished(client, post(client))
+    assert client.delete("/rule-adapters/new").status_code == 204
+    assert fault(client.get("/rule-adapters/new")) == (404, "path/adapter_id", "unknown_adapter")
+    assert fault(client.delete("/rule-adapters/new")) == (404, "path/adapter_id", "unknown_adapter")
+    assert client.get("/rule-adapters").json() == {"adapters": []}
+
+
+def test_a_taken_id_is_409_unless_it_may_be_replaced(client: TestClient) -> None:
+    finished(client, post(client))
+    assert fault(post(client)) == (409, "/id", "adapter_exists")
+    assert finished(client, post(client, replace=True, seed=1))["status"] == "completed"
+    assert client.get("/rule-adapters/new").json()["settings"]["seed"] == 1
+
+
+def test_an_id_that_is_taken_while_the_job_waits_fails_it(client: TestClient, redis_url: str, bank: RuleBank) -> None:
+    finished(client, post(client))
+    before = client.get("/rule-adapters/new").json()
+    pool, probes = Ref(id="tiny", digest=POOL.digest), Ref(id="mine", digest=bank.card.digest)
+    task = AdapterTask(options=options(id="new"), data=upload(client), pool=pool, bank=probes)
+    with Redis.from_url(redis_url) as redis:
+        work = submission(kind="training", queue=keys.TRAIN, work=[task.model_dump_json().encode()])
+        job_id = JobStore(redis).submit(work, limit=PLENTY)
+    job = client.get(f"/jobs/{job_id}", params={"wait": 60}).json()
+    assert (job["status"], job["error"]) == ("failed", "a rule adapter called new has come into being meanwhile")
+    assert client.get("/rule-adapters/new").json() == before
+
+
+MISSING = {
+    "file": ({"data": "file-" + "0" * 32}, (404, "/data", "unknown_file")),
+    "pool": ({"pool": "nowhere"}, (404, "/pool", "unknown_pool")),
+    "bank": ({"bank": "nobody"}, (404, "/bank", "unknown_bank")),
+    "kind": ({"kind": "tail"}, (422, "/kind", "union_tag_invalid")),
+    "method": ({"method": "magic"}, (422, "/method", "literal_error")),
+    "no bank": ({"bank": None}, (422, "/bank", "contradiction")),
+    "bank of logits": ({"rater": "logits"}, (422, "/bank", "contradiction")),
+    "robust logits": ({"rater": "logits", "bank": None, "policy": "robust"}, (422, "/policy", "contradiction")),
+    "rank of a head": ({"rank": 4}, (422, "/rank", "extra_forbidden")),
+    "no rules": ({"k": 0}, (422, "/k", "greater_than_equal")),
+    "no epochs": ({"epochs": 0}, (422, "/epochs", "greater_than_equal")),
+    "file of another name": ({"data": SECRET}, (422, "/data", "string_pattern_mismatch")),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), MISSING.values(), ids=MISSING)
+def test_what_is_missing_or_wrong_is_named(
+    client: TestClient, change: dict[str, Any], expected: tuple[int, str, str]
+) -> None:
+    answer = post(client, **change)
+    assert fault(answer) == expected
+    assert SECRET not in answer.text
+
+
+def test_a_bank_made_for_other_rules_is_refused(client: TestClient) -> None:
+    client.post("/rules", json={"id": "others", "rules": [POOL.rules[0].model_dump()]})
+    assert fault(post(client, pool="others")) == (422, "/bank", "another_pool")
+
+
+def test_pairs_that_teach_nothing_fail_the_job_with_the_reason(client: TestClient) -> None:
+    job = finished(client, post(client, data=upload(client, 10)))
+    assert job["status"] == "failed"
+    assert job["error"] == "10 pairs are too few to teach a rule adapter; at least 40 are needed"
+    assert client.get("/rule-adapters").json() == {"adapters": []}
+
+
+def test_a_repeated_request_is_one_job(client: TestClient) -> None:
+    wanted, headers = body(client), {"Idempotency-Key": "once"}
+    first = client.post("/training", json=wanted, headers=headers)
+    finished(client, first)
+    again = client.post("/training", json=wanted, headers=headers)
+    assert again.headers["Location"] == first.headers["Location"]
+
+
+def test_training_needs_the_scope_train(connect: Connect, station: Station) -> None:
+    guarded = connect(auth=True)
+    _, key = Keys(station.registry.artifacts).create("reader", "reader", ["annotate"])
+    guarded.headers["Authorization"] = f"Bearer {key}"
+    assert guarded.get("/rule-adapters").status_code == 200
+    wanted = body(guarded)
+    assert guarded.post("/training", json=wanted).status_code == 403
+    assert guarded.delete("/rule-adapters/new").status_code == 403
+
+
+def test_without_a_worker_nobody_would_ever_come_to_it(connect: Connect, client: TestClient, empty_queue: str) -> None:
+    lonely = connect(redis_url=empty_queue)
+    answer = lonely.post("/training", json=body(lonely))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
