@@ -34,7 +34,7 @@ class Job(BaseModel):
     )
     results: str = Field(description="Where the results are, as far as there are any.")
     errors: str = Field(description="Where the rows are that could not be annotated.")
-    file: str | None = Field(default=None, description="Id of the file that it annotates.")
+    file: str | None = Field(default=None, description="Id of the file that it annotates or learns from.")
     throughput: float | None = Field(default=None, description="Rows per second since a worker first had it in hand.")
     eta_seconds: float | None = Field(
         default=None, description="Seconds until its end at the pace of the last minute; null where nothing moves."

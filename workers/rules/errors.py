@@ -4,7 +4,8 @@ RuleError
 ├── UnfitExamples    the examples cannot give a bank of probes, or the pairs a rule adapter
 ├── UnusableBank     a stored bank is damaged or was made for something else
 ├── UnusableAdapter  a stored rule adapter is damaged or was made for something else
-└── CannotAsk        the annotator has no words to answer with
+├── CannotAsk        the annotator has no words to answer with
+└── CannotClassify   the annotator's architecture has no sequence classifier
 """
 
 
@@ -26,3 +27,7 @@ class UnusableAdapter(RuleError):
 
 class CannotAsk(RuleError):
     """The annotator's vocabulary cannot tell the answers apart by their first token."""
+
+
+class CannotClassify(RuleError):
+    """The annotator is of an architecture that no sequence classifier is made of."""

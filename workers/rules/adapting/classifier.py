@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification
 from app.schemas.pairs import Pair
 from workers.engine.annotator import Annotator
 from workers.rules.adapting.lessons import Progress
+from workers.rules.errors import CannotClassify
 
 LONGEST = 1024
 """Tokens of a pair at most, as published."""
@@ -29,7 +30,6 @@ _DECAY = 0.01
 _DROPOUT = 0.05
 _MOST_CHARACTERS = 64 * LONGEST
 _OPENING, _FIRST, _SECOND, _END = "Conversation:\n", "\n\nResponse A:\n", "\n\nResponse B:\n", "\n\nCritical rules:"
-_SORTED = 16
 
 Orders = tuple[list[int], list[int]]
 """Tokens of a pair, chosen first and rejected first."""
@@ -60,6 +60,9 @@ class Classifier:
         rank: of its adapters.
         prior: [R] log-odds that a rule is critical before anything is read.
         seed: of the weights that it begins with.
+
+    Raises:
+        CannotClassify: transformers knows no such classifier for this architecture.
     """
 
     def __init__(self, annotator: Annotator, rules: int, rank: int, prior: Tensor, seed: int = 0) -> None:
@@ -91,7 +94,7 @@ class Classifier:
         texts = [order for pair in pairs for order in self.encode(pair)]
         logits = torch.zeros(len(texts), len(self.prior))
         self._model.eval()
-        for batch in _by_length(texts, max(self._annotator.budget, 2 * LONGEST)):
+        for batch in _by_length(texts, max(self._annotator.budget, LONGEST)):
             with torch.inference_mode():
                 logits[batch] = self.logits([texts[place] for place in batch]).cpu()
             tick(len(batch))
@@ -144,10 +147,9 @@ class Classifier:
             for epoch in range(1, course.epochs + 1):
                 self._model.train()
                 texts = [both[int(torch.randint(2, (1,)))] for both in orders]
-                for batch in _shuffled(texts, course.batch):
-                    logits = self.logits([texts[place] for place in batch])
-                    step(binary_cross_entropy_with_logits(logits, targets[batch].to(logits)))
-                    tick(len(batch))
+                for batch in torch.split(torch.randperm(len(texts)), course.batch):
+                    self._accumulate([texts[place] for place in batch.tolist()], targets[batch], tick)
+                    step()
                 loss = self._loss(validation, tick)
                 if loss < least:
                     best, least, kept = epoch, loss, self.tensors
@@ -177,6 +179,14 @@ class Classifier:
         set_peft_model_state_dict(self._model, state)
         self.prior = tensors["prior"].to(self.prior.device)
 
+    def _accumulate(self, texts: Sequence[Sequence[int]], targets: Tensor, tick: Callable[[int], None]) -> None:
+        """Gradients of the mean loss of a batch, part by part: what a pass must remember of its tokens fills memory."""
+        for part in _by_length(texts, max(self._annotator.budget, LONGEST)):
+            logits = self.logits([texts[place] for place in part])
+            loss = binary_cross_entropy_with_logits(logits, targets[part].to(logits))
+            torch.autograd.backward(loss * (len(part) / len(texts)))
+            tick(len(part))
+
     def _loss(self, lessons: tuple[Sequence[Pair], Tensor], tick: Callable[[int], None]) -> float:
         likely = self.likely(lessons[0], tick)
         return float(binary_cross_entropy(likely, lessons[1].to(likely)))
@@ -188,7 +198,7 @@ class Classifier:
 
 
 class _Descent:
-    """AdamW whose rate falls to zero in a straight line; called with the loss of every batch."""
+    """AdamW whose rate falls to zero in a straight line; called when the gradients of a batch are there."""
 
     def __init__(self, weights: list[nn.Parameter], course: Course, pairs: int) -> None:
         self._weights = weights
@@ -196,11 +206,10 @@ class _Descent:
         self._optimizer = torch.optim.AdamW(weights, lr=course.learning_rate, weight_decay=_DECAY)
         self._schedule = LambdaLR(self._optimizer, lambda step: 1 - step / self._steps)
 
-    def __call__(self, loss: Tensor) -> None:
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
+    def __call__(self) -> None:
         nn.utils.clip_grad_norm_(self._weights, 1.0)
         self._optimizer.step()
+        self._optimizer.zero_grad()
         self._schedule.step()
 
 
@@ -219,9 +228,12 @@ def _model(annotator: Annotator, rules: int, rank: int) -> Any:
     config = copy.deepcopy(annotator.model.config)
     config.num_labels = rules
     config.pad_token_id = annotator.template.end_of_turn  # padding comes last, and no text holds it
-    classifier = AutoModelForSequenceClassification.from_config(
-        config, dtype=annotator.dtype, attn_implementation="sdpa"
-    )
+    try:
+        classifier = AutoModelForSequenceClassification.from_config(
+            config, dtype=annotator.dtype, attn_implementation="sdpa"
+        )
+    except ValueError:
+        raise CannotClassify(f"the architecture of {annotator.name} has no sequence classifier") from None
     classifier.base_model.load_state_dict(annotator.decoder.state_dict(), assign=True)
     adapters = LoraConfig(
         task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=_DROPOUT, target_modules="all-linear"
@@ -245,12 +257,3 @@ def _by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]
         batch.append(place)
     if batch:
         yield batch
-
-
-def _shuffled(rows: Sequence[Sequence[int]], size: int) -> list[list[int]]:
-    """Batches in a random order, of rows drawn at random but of about the same length, so that little is padding."""
-    order = torch.randperm(len(rows)).tolist()
-    drawn = [order[start : start + _SORTED * size] for start in range(0, len(order), _SORTED * size)]
-    alike = [place for some in drawn for place in sorted(some, key=lambda place: len(rows[place]))]
-    batches = [alike[start : start + size] for start in range(0, len(alike), size)]
-    return [batches[i] for i in torch.randperm(len(batches)).tolist()]

@@ -103,7 +103,7 @@ def gather(
         families=torch.tensor([numbers.setdefault(opening(pairs[place].messages), len(numbers)) for place in kept]),
         scores=torch.stack([ratings[place].scores for place in kept]).double(),
         relevance=torch.stack([ratings[place].relevance for place in kept]).double(),
-        activations=activations[kept],
+        activations=activations if len(kept) == len(pairs) else activations[kept],
         noise=bank.noise.double() if bank else None,
         correlation=bank.correlation.double() if bank else None,
         skipped=len(pairs) - len(kept),

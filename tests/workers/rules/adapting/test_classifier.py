@@ -8,6 +8,7 @@ from tests.workers.rules.adapting.conftest import telling_pairs, turned
 from tests.workers.rules.conftest import roomy_annotator
 from workers.engine.annotator import Annotator
 from workers.rules.adapting.classifier import LONGEST, Classifier, Course, fair_shares
+from workers.rules.errors import CannotClassify
 
 PAIRS = telling_pairs(24)
 TARGETS = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]]).repeat(12, 1)
@@ -119,6 +120,15 @@ def test_weights_of_half_precision_are_trained_beside(roomy: Annotator) -> None:
     classifier, _ = trained(half)
     assert classifier.likely(PAIRS[:3]).isfinite().all()
     assert all(part.dtype == torch.float32 for part in classifier.tensors.values())
+
+
+def test_an_architecture_without_a_classifier_is_refused(roomy: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise ValueError("Unrecognized configuration class")
+
+    monkeypatch.setattr("transformers.AutoModelForSequenceClassification.from_config", unknown)
+    with pytest.raises(CannotClassify, match="the architecture of tiny has no sequence classifier"):
+        Classifier(roomy, 3, 4, PRIOR)
 
 
 def test_progress_reaches_its_end_and_may_end_it_before(roomy: Annotator) -> None:
