@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from app.rulebanks import CARD, TENSORS
+from app.rulebanks import CARD, TENSORS, RuleBanks
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from workers.directions.direction import digest
@@ -25,6 +26,9 @@ from workers.engine.packing import Group
 from workers.engine.sites import Site, sites_of
 from workers.rules.errors import UnusableBank
 from workers.rules.rating import Answered, Ratings
+
+SHIPPED = Path(__file__).with_name("shipped")
+"""Banks that come with the service, a folder of files each."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,36 @@ def from_files(name: str, files: Mapping[str, bytes]) -> RuleBank:
     except ValueError as error:
         raise UnusableBank(f"{name}: {error}") from None
     return RuleBank(card, sites, prompt_sites, keeps, relevant, tensors["noise"], tensors["correlation"])
+
+
+def from_folder(folder: Path) -> RuleBank:
+    """Read a bank whose files lie in a folder.
+
+    Raises:
+        UnusableBank: as `from_files`, or a file cannot be read.
+    """
+    try:
+        files = {part: (folder / part).read_bytes() for part in (CARD, TENSORS)}
+    except OSError as error:
+        raise UnusableBank(f"{folder}: {error.strerror}") from error
+    return from_files(folder.name, files)
+
+
+def shipped_banks(annotator: Annotator) -> list[RuleBank]:
+    """The banks that come with the service and were made for this annotator."""
+    banks = []
+    for folder in sorted(path.parent for path in SHIPPED.glob(f"*/{CARD}")):
+        card = BankCard.model_validate_json((folder / CARD).read_bytes())
+        if (card.model_revision, card.template) == (annotator.revision, annotator.template.digest):
+            banks.append(from_folder(folder))
+    return banks
+
+
+def publish_shipped_banks(banks: RuleBanks, annotator: Annotator) -> None:
+    """Put the banks that come with the service and fit this annotator into the store, unless it has known them."""
+    for bank in shipped_banks(annotator):
+        if not banks.knows(bank.id):
+            banks.publish(bank.id, bank.card.digest, to_files(bank))
 
 
 def check_fits(bank: RuleBank, annotator: Annotator, pool: RulePool) -> None:

@@ -3,6 +3,7 @@
 RuleError
 ├── UnfitExamples    the examples cannot give a bank of probes
 ├── UnusableBank     a stored bank is damaged or was made for something else
+├── UnfitPairs       the pairs cannot tell how well anything reads
 └── CannotAsk        the annotator has no words to answer with
 """
 
@@ -17,6 +18,10 @@ class UnfitExamples(RuleError):
 
 class UnusableBank(RuleError):
     """A stored bank is damaged, hostile or made for another annotator or pool."""
+
+
+class UnfitPairs(RuleError):
+    """Too few labelled pairs can be read to tell how well anything reads them."""
 
 
 class CannotAsk(RuleError):

@@ -110,6 +110,11 @@ def choose(policy: Policy, evidence: Evidence) -> Choice:
     return Choice(critical, weights / weights.sum(dim=1, keepdim=True).clamp(min=1))
 
 
+def spoken_of(relevance: Tensor) -> Tensor:
+    """[P] whether any of the [P, R] rules is relevant to a pair; of one that none is, the rules have nothing to say."""
+    return (relevance >= RELEVANT).any(dim=1)
+
+
 def shrinkage(differences: Tensor, noise: Tensor) -> Tensor:
     """[P, R] share of each difference that is likely not noise: Δ² / (Δ² + σ²)."""
     power = differences.square()
