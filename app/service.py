@@ -20,6 +20,7 @@ from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
 from app.metrics import Metrics
 from app.registry import Registry
+from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.annotate import DEFAULT, DirectionOptions
 from app.schemas.chunk import Reading, Ref
@@ -63,6 +64,11 @@ class Service:
     def rule_pools(self) -> RulePools:
         """The rule pools in it."""
         return RulePools(self.artifacts)
+
+    @cached_property
+    def rule_banks(self) -> RuleBanks:
+        """The banks of rule probes in it."""
+        return RuleBanks(self.artifacts)
 
     @cached_property
     def files(self) -> Files:
