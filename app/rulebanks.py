@@ -7,14 +7,14 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 from app.schemas.rulebanks import BankCard
-from app.shelf import Shelf
+from app.shelf import Missing, Shelf
 
 log = logging.getLogger(__name__)
 
 CARD, TENSORS = "bank.json", "bank.safetensors"
 
 
-class BankMissing(Exception):
+class BankMissing(Missing):
     """No bank of this id, or none of this digest, is in the store."""
 
 
@@ -24,7 +24,7 @@ class RuleBanks(Shelf):
 
     folder: ClassVar[str] = "rule-banks"
     noun: ClassVar[str] = "rule bank"
-    missing: ClassVar[type[Exception]] = BankMissing
+    missing: ClassVar[type[Missing]] = BankMissing
 
     def card(self, bank_id: str) -> BankCard:
         """What is known of a bank.

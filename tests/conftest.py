@@ -25,7 +25,7 @@ from workers.engine.forward import read
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
-from workers.registry import HeldDirections
+from workers.registry import Holdings
 
 torch.set_num_threads(1)  # such small products only lose by sharing
 
@@ -121,9 +121,9 @@ def ref(direction: SafetyDirection) -> Ref:
 @contextmanager
 def serving(annotator: Annotator, store: Path, *directions: SafetyDirection) -> Iterator[PairAnnotator]:
     """A worker's annotation, with its forward stage on a thread, that holds these directions from a store."""
-    registry, metrics = Registry(Artifacts(str(store))), WorkerMetrics()
-    publish(registry, *directions)
-    held = HeldDirections(registry, annotator)
+    artifacts, metrics = Artifacts(str(store)), WorkerMetrics()
+    publish(Registry(artifacts), *directions)
+    held = Holdings.of(artifacts, annotator)
     held.refresh()
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
     thread = threading.Thread(target=batcher.run, daemon=True)

@@ -36,7 +36,7 @@ from workers.lanes import Lanes
 from workers.main import Presence
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
-from workers.registry import HeldDirections
+from workers.registry import Holdings
 from workers.training import Trainer
 
 Connect = Callable[..., TestClient]
@@ -82,7 +82,7 @@ class Station:
 
     def look_at_store(self) -> None:
         """What the worker does with every heartbeat."""
-        self.pairs.directions.refresh()
+        self.pairs.holdings.refresh()
         self.presence.announce()
 
 
@@ -106,13 +106,13 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
         return read(annotator, groups, sites)
 
     probe(annotator)
-    directions = HeldDirections(registry, annotator)
-    directions.refresh()
+    holdings = Holdings.of(registry.artifacts, annotator)
+    holdings.refresh()
     metrics, stop, redis = WorkerMetrics(), threading.Event(), Redis.from_url(redis_url)
     batcher = Batcher(counted, 128, metrics)
-    presence = Presence(redis, "test", annotator, directions, metrics_port=0)
-    trainer = Trainer(annotator, directions, presence.announce, stop, tmp_path_factory.mktemp("cache"))
-    pairs = PairAnnotator(annotator, directions, batcher, metrics)
+    presence = Presence(redis, "test", annotator, holdings, metrics_port=0)
+    trainer = Trainer(annotator, holdings.directions, presence.announce, stop, tmp_path_factory.mktemp("cache"))
+    pairs = PairAnnotator(annotator, holdings, batcher, metrics)
     tasks.serve(tasks.Duty("test", JobStore(redis), registry.artifacts, pairs, trainer))
     made = Station(pairs, presence, registry, artifacts, passes)
     lanes = Lanes(redis_url, "test", {keys.ANNOTATE: 2, keys.BULK: 2, keys.TRAIN: 1})
@@ -145,7 +145,7 @@ def worker(station: Station) -> PairAnnotator:
 @pytest.fixture
 def store_restored(station: Station, annotator: Annotator) -> Iterator[None]:
     """Afterwards the store holds the directions that it held before, and nothing else."""
-    held = {made.id: made for made in station.pairs.directions.all().values()}
+    held = {made.id: made for made in station.pairs.holdings.directions.all().values()}
     yield
     for name, digest in station.registry.current().items():
         if name not in held or held[name].card.digest != digest:

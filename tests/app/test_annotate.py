@@ -63,7 +63,7 @@ def test_provenance_names_everything_that_made_the_numbers(client: TestClient, w
         "model_revision": "sha256:tiny",
         "template": worker.annotator.template.digest,
         "direction": "kind",
-        "direction_digest": worker.directions.all()["kind"].card.digest,
+        "direction_digest": worker.holdings.directions.all()["kind"].card.digest,
         "calibrated": True,
         "unreliable": False,
         "layers": [2],

@@ -159,7 +159,7 @@ def test_equal_scores_share_a_rank_and_keep_their_order(worker: PairAnnotator, m
     scores = torch.tensor([[0.5, 2.0, 0.5, -1.0, 2.0]])
     monkeypatch.setattr(worker.batcher, "score", lambda groups, directions, *, urgent: [scores])
     request = ScoreRequest(prompt=PROMPT, responses=RESPONSES)
-    digest = worker.directions.all()["raw"].card.digest
+    digest = worker.holdings.directions.all()["raw"].card.digest
     reading = Reading(directions=[Ref(id="raw", digest=digest)], truncate=False)
     chunk = candidates_chunk(request, reading)
     (entry,) = worker.annotate(chunk).entries

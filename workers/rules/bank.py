@@ -79,6 +79,11 @@ class RuleBank:
         return self.card.id
 
     @property
+    def digest(self) -> str:
+        """Of its content."""
+        return self.card.digest
+
+    @property
     def reads(self) -> tuple[Site, ...]:
         """Every place it reads: those of the response, then those of the prompt."""
         return self.sites + self.prompt_sites
@@ -95,20 +100,14 @@ class RuleBank:
         named = {f"{name}.{part}": getattr(of, part) for name, of in probes.items() for part in _PARTS}
         return named | {"noise": self.noise, "correlation": self.correlation}
 
-    def ratings(self, activations: Tensor) -> Ratings:
-        """Ratings of K responses to one prompt from their [K, S + G, d] activations at `reads`.
+    def scores(self, activations: Tensor) -> Tensor:
+        """[n, 2, R] score and relevance of n responses from their [n, S + G, d] activations at `reads`.
 
         A rule that is not used has score and relevance zero.
-
-        Raises:
-            NotFinite: the activations are not.
         """
         scores = 2 * torch.sigmoid(self.keeps.log_odds(activations[:, : len(self.sites)])) - 1
-        relevance = torch.sigmoid(self.relevant.log_odds(activations)).mean(dim=0)
-        if not (torch.isfinite(scores).all() and torch.isfinite(relevance).all()):
-            raise NotFinite("the annotator's activations are not finite numbers")
-        used = self.used.to(scores)
-        return Ratings(scores * used, relevance * used)
+        relevance = torch.sigmoid(self.relevant.log_odds(activations))
+        return torch.stack([scores, relevance], dim=1) * self.used.to(scores)
 
 
 @dataclass(frozen=True)
@@ -130,10 +129,11 @@ class ProbeRater:
         groups = [group for group in encoded if isinstance(group, Group)]
         rated: dict[int, Ratings | PairRefused] = {}
         for index, reading in read_each(self.annotator, groups, self.bank.reads):
-            try:
-                rated[places[index]] = self.bank.ratings(reading)
-            except NotFinite as refusal:
-                rated[places[index]] = refusal
+            scores = self.bank.scores(reading)
+            finite = bool(torch.isfinite(scores).all())
+            rated[places[index]] = (
+                ratings_of(scores) if finite else NotFinite("the annotator's activations are not finite numbers")
+            )
         return [group if isinstance(group, PairRefused) else rated[place] for place, group in enumerate(encoded)]
 
     def _encode(self, item: Answered, truncate: bool) -> Group | PairRefused:
@@ -141,6 +141,11 @@ class ProbeRater:
             return self.annotator.template.encode(item.messages, item.responses, truncate=truncate)
         except PairRefused as refusal:
             return refusal
+
+
+def ratings_of(scores: Tensor) -> Ratings:
+    """Ratings of K responses to one prompt from what a bank's `scores` made of them, [K, 2, R]."""
+    return Ratings(scores[:, 0], scores[:, 1].mean(dim=0))
 
 
 _PARTS = ("vectors", "slopes", "offsets")

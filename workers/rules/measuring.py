@@ -1,10 +1,8 @@
 """Labelled pairs through raters, and what every policy makes of the ratings."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import orjson
 import torch
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from workers.engine.annotator import Annotator
 from workers.rules.bank import ProbeRater, RuleBank, sealed
 from workers.rules.errors import UnfitPairs
 from workers.rules.evaluating import PROTOCOL, Contrast, RatedPairs, evaluate, readings_of
+from workers.rules.judge import seed_of
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Rater, Ratings
 
@@ -155,13 +154,6 @@ def rate_pairs(rater: Rater, pairs: Sequence[Pair], progress: Progress) -> tuple
         torch.tensor([seed_of(pairs[place]) for place in places]),
     )
     return rated, torch.tensor(places)
-
-
-def seed_of(pair: Pair) -> int:
-    """What `random` draws by: the content of a pair, whichever side is which."""
-    prompt = [[message.role, message.content] for message in pair.messages]
-    content = orjson.dumps([prompt, sorted([pair.chosen, pair.rejected])])
-    return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest())
 
 
 def _contrast(judges: Judges, rater: RaterName, wanted: Sequence[int], progress: Progress) -> Contrast:

@@ -179,6 +179,7 @@ def _draws(evidence: Evidence) -> Tensor:
     if evidence.seeds is None:
         raise ValueError("the policy `random` needs a seed for every pair")
     rules = evidence.differences.shape[1]
+    readable = evidence.relevance > 0  # a rule that the rater cannot read has none, and is drawn last
     seeds = [int(seed) for seed in evidence.seeds]
     draws = [torch.rand(rules, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(draws) if draws else torch.zeros_like(evidence.differences)
+    return torch.stack(draws) * readable if draws else torch.zeros_like(evidence.differences)
