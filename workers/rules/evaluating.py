@@ -88,7 +88,7 @@ def evaluate(
     Raises:
         UnfitPairs: they are too few.
     """
-    if len(rated.families) < MIN_PAIRS or len(rated.families.unique()) < MIN_PROMPTS:
+    if len(rated.families) < MIN_PAIRS or len(set(rated.families.tolist())) < MIN_PROMPTS:
         raise UnfitPairs(
             f"{len(rated.families)} pairs that can be read are too few; at least {MIN_PAIRS} of {MIN_PROMPTS} prompts "
             "are needed"
@@ -134,7 +134,7 @@ def held_out_fixed(rated: RatedPairs, k: int, fold: Tensor) -> Tensor:
     """[P] margins by the k rules that agree best with the labels of the other folds."""
     differences = rated.evidence.differences
     margins = torch.zeros(len(fold), dtype=differences.dtype)
-    for number in fold.unique().tolist():
+    for number in set(fold.tolist()):
         out = fold == number
         margins[out] = rated.margins(Policy("fixed", fixed=best_rules(differences[~out], k)))[out]
     return margins
@@ -143,7 +143,7 @@ def held_out_fixed(rated: RatedPairs, k: int, fold: Tensor) -> Tensor:
 def held_out_log_odds(margins: Tensor, fold: Tensor) -> Tensor:
     """[P] margins times the slope of the other folds; zero where these carry no signal."""
     log_odds = torch.zeros(len(margins), dtype=torch.double)
-    for number in fold.unique().tolist():
+    for number in set(fold.tolist()):
         out = fold == number
         log_odds[out] = margins[out].double() * (platt_slope(margins[~out]) or 0.0)
     return log_odds
