@@ -5,17 +5,21 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from pydantic import TypeAdapter, ValidationError
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
 from app.schemas.directions import Accuracy
-from app.schemas.evaluation import Gain, PolicyReport
+from app.schemas.evaluation import Gain, PolicyFigure, PolicyReport
 from app.schemas.judging import SHIPPED_POOL, PolicyName, RaterName
 from cli import loading
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
     from workers.rules.bank import RuleBank
+
+_WIDTH = 120
+"""Of tables that go to a file or a pipe."""
 
 
 def evaluate(
@@ -112,20 +116,28 @@ def _numbers(ks: str) -> list[int]:
 
 
 def _print(report: PolicyReport) -> None:
-    balanced = any(figure.should_respond or figure.should_refuse for figure in report.figures)
-    names = ["policy", "k", "rater", "accuracy", "less that of all", "ties", "calibration error"]
-    names += ["should respond", "should refuse"] if balanced else []
-    table = Table(*(Column(name, overflow="fold") for name in names))
-    for figure in report.figures:
-        cells = [figure.policy, str(figure.k), figure.rater, _interval(figure.accuracy), _interval(figure.gain, "+")]
-        error = "–" if figure.calibration_error is None else f"{figure.calibration_error:.3f}"
-        sides = [_value(figure.should_respond), _value(figure.should_refuse)] if balanced else []
-        table.add_row(*cells, f"{figure.ties:.3f}", error, *sides)
-    Console().print(table)
+    """A table for each rater."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=_WIDTH)
     for rater, count in report.pairs.items():
+        figures = [figure for figure in report.figures if figure.rater == rater]
         skipped = f", {report.skipped[rater]} skipped as too long" if report.skipped[rater] else ""
+        console.print(_table(figures))
         typer.echo(f"{rater}: {count} pairs of {report.data}{skipped}")
     typer.echo(report.protocol)
+
+
+def _table(figures: list[PolicyFigure]) -> Table:
+    balanced = any(figure.should_respond or figure.should_refuse for figure in figures)
+    names = ["policy", "k", "accuracy", "less that of all", "ties", "cal. error"]
+    names += ["should respond", "should refuse"] if balanced else []
+    table = Table(*(Column(name, overflow="fold") for name in names), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for figure in figures:
+        error = "–" if figure.calibration_error is None else f"{figure.calibration_error:.3f}"
+        cells = [_interval(figure.accuracy), _interval(figure.gain, "+"), f"{figure.ties:.3f}", error]
+        sides = [_value(figure.should_respond), _value(figure.should_refuse)] if balanced else []
+        table.add_row(figure.policy, str(figure.k), *cells, *sides)
+    return table
 
 
 def _interval(value: Accuracy | Gain | None, sign: str = "") -> str:
