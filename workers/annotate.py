@@ -167,8 +167,6 @@ class PairAnnotator:
             model=self.annotator.name,
             model_revision=self.annotator.revision,
             template=self.annotator.template.digest,
-            direction=None,
-            direction_digest=None,
             calibrated=calibrated,
             unreliable=unreliable,
             layers=sorted({site.layer for site in sites}),

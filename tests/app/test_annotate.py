@@ -59,6 +59,8 @@ def test_tokens_are_those_of_the_texts(client: TestClient, worker: PairAnnotator
 def test_provenance_names_everything_that_made_the_numbers(client: TestClient, worker: PairAnnotator) -> None:
     made = post(client, LOCK).json()["provenance"]
     assert made == {
+        "method": "margin",
+        "rules": None,
         "model": "tiny",
         "model_revision": "sha256:tiny",
         "template": worker.annotator.template.digest,
