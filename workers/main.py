@@ -19,6 +19,7 @@ from app.jobs import custody, keys, roster
 from app.jobs.roster import HeldBank, WorkerState
 from app.jobs.store import JobStore
 from app.registry import Registry
+from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.settings import Settings, settings
 from workers import tasks
@@ -34,6 +35,7 @@ from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
 from workers.registry import Holdings, publish_shipped
+from workers.rules.bank import publish_shipped_banks
 from workers.rules.errors import RuleError
 from workers.rules.pool import publish_shipped_pool
 from workers.score_cache import ScoreCache
@@ -65,6 +67,7 @@ def main() -> int:
         artifacts = Artifacts(config.artifacts_url)
         publish_shipped(Registry(artifacts), annotator)
         publish_shipped_pool(RulePools(artifacts))
+        publish_shipped_banks(RuleBanks(artifacts), annotator)
         holdings = Holdings.of(artifacts, annotator)
         holdings.refresh()
     except (EngineError, DirectionError, RuleError, NotImplementedError, ValidationError) as error:
