@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.artifacts import ArtifactMissing
 from app.schemas.directions import DirectionCard
-from app.shelf import Shelf
+from app.shelf import Missing, Shelf
 
 CARD, TENSORS = "direction.json", "direction.safetensors"
 CONTROL_VECTOR = "direction.gguf"
@@ -22,7 +22,7 @@ _DEFAULTS = "default-directions.json"
 _IDS = TypeAdapter(dict[str, str])
 
 
-class DirectionMissing(Exception):
+class DirectionMissing(Missing):
     """No direction of this id, or none of this digest, is in the store."""
 
 
@@ -32,7 +32,7 @@ class Registry(Shelf):
 
     folder: ClassVar[str] = "directions"
     noun: ClassVar[str] = "direction"
-    missing: ClassVar[type[Exception]] = DirectionMissing
+    missing: ClassVar[type[Missing]] = DirectionMissing
 
     def card(self, direction_id: str) -> DirectionCard:
         """What is known of a direction.

@@ -1,17 +1,20 @@
 """Banks of rule probes in the artifact store, by id and content digest: `rule-banks/{id}/{digest}/`."""
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import ValidationError
 
 from app.schemas.rulebanks import BankCard
-from app.shelf import Shelf
+from app.shelf import Missing, Shelf
+
+log = logging.getLogger(__name__)
 
 CARD, TENSORS = "bank.json", "bank.safetensors"
 
 
-class BankMissing(Exception):
+class BankMissing(Missing):
     """No bank of this id, or none of this digest, is in the store."""
 
 
@@ -21,7 +24,7 @@ class RuleBanks(Shelf):
 
     folder: ClassVar[str] = "rule-banks"
     noun: ClassVar[str] = "rule bank"
-    missing: ClassVar[type[Exception]] = BankMissing
+    missing: ClassVar[type[Missing]] = BankMissing
 
     def card(self, bank_id: str) -> BankCard:
         """What is known of a bank.
@@ -33,3 +36,13 @@ class RuleBanks(Shelf):
             return BankCard.model_validate_json(self.part(bank_id, self.digest(bank_id), CARD))
         except ValidationError:
             raise BankMissing(f"the card of {bank_id} cannot be read") from None
+
+    def cards(self) -> list[BankCard]:
+        """What is known of every bank, by id; a card that cannot be read is logged and left out."""
+        cards = []
+        for name in sorted(self.current()):
+            try:
+                cards.append(self.card(name))
+            except BankMissing as error:
+                log.warning("not listed: %s", error)
+        return cards

@@ -6,12 +6,12 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 from app.schemas.rules import RulePool
-from app.shelf import Shelf
+from app.shelf import Missing, Shelf
 
 POOL = "pool.json"
 
 
-class PoolMissing(Exception):
+class PoolMissing(Missing):
     """No rule pool of this id, or none of this digest, is in the store."""
 
 
@@ -21,7 +21,7 @@ class RulePools(Shelf):
 
     folder: ClassVar[str] = "rules"
     noun: ClassVar[str] = "rule pool"
-    missing: ClassVar[type[Exception]] = PoolMissing
+    missing: ClassVar[type[Missing]] = PoolMissing
 
     def add(self, pool_id: str, pool: RulePool) -> str:
         """Store a pool, its rules by id, and let `pool_id` stand for it; returns its digest."""

@@ -11,7 +11,7 @@ from redis import Redis
 from starlette.concurrency import run_in_threadpool
 
 from app.artifacts import Artifacts
-from app.errors import NotFound, Unavailable, Unprocessable
+from app.errors import NotFound, Unavailable
 from app.files import Files
 from app.jobs import keys, load, roster
 from app.jobs.collect import Answers
@@ -23,8 +23,7 @@ from app.registry import Registry
 from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
-from app.schemas.annotate import DEFAULT, DirectionOptions
-from app.schemas.chunk import Reading, Ref
+from app.schemas.annotate import DEFAULT
 from app.schemas.directions import DirectionCard
 from app.schemas.problem import FieldProblem
 from app.settings import Settings
@@ -149,24 +148,6 @@ class Service:
             detail = "no worker holds this direction; GET /directions lists those there are"
             raise NotFound(detail, errors=[FieldProblem(pointer=pointer, code="unknown_direction", detail=detail)])
         return held[wanted]
-
-    async def reading(self, options: DirectionOptions) -> Reading:
-        """How rows are to be read: what the directions that a request asks for stand for now.
-
-        Raises:
-            NotFound: no worker holds one of them.
-        """
-        several = not isinstance(options.direction, str)
-        pointers = [f"/direction/{i}" if several else "/direction" for i in range(len(options.asked))]
-        cards = [await self.direction(name, at) for name, at in zip(options.asked, pointers, strict=True)]
-        clash = next((i for i, card in enumerate(cards) if card in cards[:i]), None)
-        if clash is not None:
-            error = FieldProblem(
-                pointer=pointers[clash], code="same_direction", detail="is named twice: default is one"
-            )
-            raise Unprocessable("the request is not valid", errors=[error])
-        refs = [Ref(id=card.id, digest=card.digest) for card in cards]
-        return Reading(directions=refs, truncate=options.truncate)
 
 
 def _service(request: Request) -> Service:

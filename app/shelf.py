@@ -16,6 +16,10 @@ _DELETED = "deleted"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+class Missing(Exception):
+    """Nothing of this id, or nothing of this digest, is in the store."""
+
+
 @dataclass(frozen=True)
 class Shelf:
     """Things of one kind in an artifact store.
@@ -30,7 +34,7 @@ class Shelf:
     artifacts: Artifacts
     folder: ClassVar[str]
     noun: ClassVar[str]
-    missing: ClassVar[type[Exception]]
+    missing: ClassVar[type[Missing]]
 
     def current(self) -> dict[str, str]:
         """Digest of everything by id."""

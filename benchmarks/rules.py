@@ -185,7 +185,7 @@ def _costs(annotator: Annotator, bank: RuleBank, pairs: Sequence[Pair], asked: i
     def probes() -> None:
         for reading in read_all(annotator, groups, sites):
             direction.scores(reading[:, mine])
-            bank.ratings(reading[:, theirs])
+            bank.scores(reading[:, theirs])
 
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "margin": (margin, 2 * len(groups)),

@@ -20,6 +20,7 @@ from app.schemas.jobs import Job
 from app.settings import settings
 from cli.dataset import Dataset, DatasetFailed
 from cli.failures import Failures
+from cli.judging import judging
 from cli.meter import Meter
 from cli.stack import Stack, StackFailed
 from cli.workfile import Order, WorkFile, WorkRefused, beside, digest
@@ -43,6 +44,12 @@ def annotate(
     direction: Annotated[
         list[str] | None, typer.Option(help="Direction to project on; several for margins on each.")
     ] = None,
+    method: Annotated[str, typer.Option(help="margin, or rules: what the rules say that are critical.")] = "margin",
+    explain: Annotated[bool, typer.Option("--explain", help="Add what the rules say to the margin.")] = False,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Which rules and how: pool, rater, bank, policy, k, band, adapter."),
+    ] = None,
     format: Annotated[Format, typer.Option(help="What a row of the output looks like.")] = "raw",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that do not fit, and say so.")] = False,
     errors: Annotated[
@@ -65,6 +72,7 @@ def annotate(
     _refuse_odd_paths(data, target, errors)
     _refuse_odd_url(url)
     chosen = direction[0] if direction and len(direction) == 1 else direction or DEFAULT
+    asked = judging(method, explain, rules or [])
     console = Console(stderr=True)
     try:
         order = Order(
@@ -74,6 +82,7 @@ def annotate(
             url=url,
             direction=chosen,
             truncate=truncate,
+            judging=asked,
             format=format,
             parquet=target is not None and target.suffix == ".parquet",
         )

@@ -109,7 +109,8 @@ class Dataset:
             self.work.save()
         assert state.file is not None
         try:
-            state.job = self.client.submit(state.file, direction=order.direction, truncate=order.truncate).id
+            options = {"direction": order.direction, "truncate": order.truncate, **order.judging}
+            state.job = self.client.submit(state.file, **options).id
         except ServiceError as error:
             if known is None or not _gone(error):
                 raise

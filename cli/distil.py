@@ -8,12 +8,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.artifacts import Artifacts
 from app.rulebanks import RuleBanks
-from app.rulepools import PoolMissing, RulePools
 from app.schemas.judging import SHIPPED_POOL
 from app.schemas.names import BankId
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from app.settings import settings
+from cli import loading
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def distil(
     bank_id: Annotated[str, typer.Option("--id", help="Name of the new bank.")],
-    pool_id: Annotated[str, typer.Option("--pool", help="The pool whose rules it reads.")] = "safety-100",
+    pool_id: Annotated[str, typer.Option("--pool", help="The pool whose rules it reads.")] = SHIPPED_POOL,
     source: Annotated[
         str,
         typer.Option(
@@ -51,10 +51,10 @@ def distil(
     banks = RuleBanks(Artifacts(settings().artifacts_url))
     if out is None and not replace and banks.holds(bank_id):
         raise failure(f"a bank called {bank_id} exists; --replace replaces it")
-    pool = _pool(pool_id)
+    pool = loading.rule_pool(pool_id)
     try:
         examples = None if kind == "logits" else _labelled(kind, given, pool)
-        annotator = _annotator()
+        annotator = loading.annotator()
         examples = examples or _rated(annotator, given, pool)
         with progress_of("the examples") as progress:
             bank = distil_bank(annotator, pool, examples, pool_id=pool_id, bank_id=bank_id, progress=progress)
@@ -69,17 +69,6 @@ def distil(
     _describe(bank.card, str(out / bank.id) if out else settings().artifacts_url)
 
 
-def _pool(pool_id: str) -> RulePool:
-    from workers.rules.pool import shipped_pool
-
-    try:
-        return RulePools(Artifacts(settings().artifacts_url)).pool(pool_id)
-    except PoolMissing as error:
-        if pool_id == SHIPPED_POOL:
-            return shipped_pool()
-        raise failure(str(error)) from error
-
-
 def _labelled(kind: str, given: str, pool: RulePool) -> "Examples":
     from workers.rules.examples import from_exchanges, from_rows, read_exchanges
     from workers.rules.pool import shipped_exchanges
@@ -87,15 +76,6 @@ def _labelled(kind: str, given: str, pool: RulePool) -> "Examples":
     if kind == "rows":
         return from_rows(pool, Path(given))
     return from_exchanges(pool, read_exchanges(Path(given)) if given else shipped_exchanges())
-
-
-def _annotator() -> "Annotator":
-    from workers.configured import configured_annotator
-    from workers.probe import probe
-
-    annotator = configured_annotator(settings())
-    probe(annotator)
-    return annotator
 
 
 def _rated(annotator: "Annotator", model: str, pool: RulePool) -> "Examples":

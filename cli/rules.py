@@ -1,4 +1,4 @@
-"""`safemargin rules`: add, list, show and delete pools of safety rules."""
+"""`safemargin rules`: pools of safety rules, and the banks of probes that read them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,16 @@ from app.rulepools import PoolMissing, RulePools
 from app.schemas.names import PoolId
 from app.schemas.rules import RulePool, card_of
 from app.settings import settings
+from cli import banks
 from cli.distil import distil
+from cli.evaluate import evaluate
 from cli.saying import failure
 from workers.rules.pool import UnusablePool, read_pool
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 app.command("distil")(distil)
+app.command("evaluate")(evaluate)
+app.add_typer(banks.app, name="bank")
 
 Name = Annotated[str, typer.Argument(help="Id of a pool.")]
 

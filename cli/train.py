@@ -10,13 +10,12 @@ from rich.table import Column, Table
 
 from app.artifacts import Artifacts
 from app.ruleadapters import RuleAdapters
-from app.rulebanks import CARD, TENSORS, BankMissing, RuleBanks
-from app.rulepools import PoolMissing, RulePools
 from app.schemas.judging import SHIPPED_POOL
 from app.schemas.ruleadapters import AdapterCard, Estimate
 from app.schemas.rules import RulePool
 from app.schemas.training import RuleAdapterOptions
 from app.settings import settings
+from cli import loading
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
@@ -41,7 +40,10 @@ def rule_adapter(
     ] = "head",
     pool_id: Annotated[str, typer.Option("--pool", help="The pool whose rules it chooses from.")] = SHIPPED_POOL,
     rater: Annotated[str, typer.Option(help="Whose ratings teach it: probes or logits.")] = "probes",
-    bank_id: Annotated[str | None, typer.Option("--bank", help="The bank of probes, for that rater.")] = None,
+    bank_name: Annotated[
+        str | None,
+        typer.Option("--bank", help="Id of a bank, or the folder of its files; the newest that fits where left out."),
+    ] = None,
     policy: Annotated[
         str, typer.Option(help="What makes rules critical: published, robust, relevance or discrepancy.")
     ] = "published",
@@ -64,20 +66,20 @@ def rule_adapter(
     from workers.rules.errors import RuleError
 
     given: dict[str, Any] = {
-        "method": "rule-adapter", "kind": kind, "id": adapter_id, "pool": pool_id, "rater": rater, "bank": bank_id,
-        "policy": policy, "k": k, "epochs": epochs, "learning_rate": learning_rate, "batch": batch, "rank": rank,
+        "method": "rule-adapter", "kind": kind, "id": adapter_id, "pool": pool_id, "rater": rater,
+        "bank": Path(bank_name).name if bank_name else None, "policy": policy, "k": k,
+        "epochs": epochs, "learning_rate": learning_rate, "batch": batch, "rank": rank,
         "seed": seed, "replace": replace,
     }  # fmt: skip
     options = _options({name: value for name, value in given.items() if value is not None})
-    store = Artifacts(settings().artifacts_url)
-    adapters = RuleAdapters(store)
+    adapters = RuleAdapters(Artifacts(settings().artifacts_url))
     if out is None and not replace and adapters.holds(adapter_id):
         raise failure(f"a rule adapter called {adapter_id} exists; --replace replaces it")
-    pool = _pool(store, pool_id)
+    pool = loading.rule_pool(pool_id)
     try:
         pairs = read_pairs(data)[:limit]
-        annotator = _annotator()
-        teacher = _rater(store, annotator, pool, bank_id)
+        annotator = loading.annotator()
+        teacher = _rater(options, pool, annotator, bank_name)
         with progress_of("the pairs") as progress:
             adapter = teach(annotator, pool, teacher, pairs, options, progress=progress)
     except (RuleError, EngineError, UnfitData) as error:
@@ -101,40 +103,14 @@ def _options(given: dict[str, Any]) -> RuleAdapterOptions:
         raise typer.BadParameter(f"--{field.replace('_', '-')}: {first['msg']}") from error
 
 
-def _pool(store: Artifacts, pool_id: str) -> RulePool:
-    from workers.rules.pool import shipped_pool
-
-    try:
-        return RulePools(store).pool(pool_id)
-    except PoolMissing as error:
-        if pool_id == SHIPPED_POOL:
-            return shipped_pool()
-        raise failure(str(error)) from error
-
-
-def _annotator() -> "Annotator":
-    from workers.configured import configured_annotator
-    from workers.probe import probe
-
-    annotator = configured_annotator(settings())
-    probe(annotator)
-    return annotator
-
-
-def _rater(store: Artifacts, annotator: "Annotator", pool: RulePool, bank_id: str | None) -> "RuleBank | LogitRater":
-    from workers.rules.bank import check_fits, from_files
+def _rater(
+    options: RuleAdapterOptions, pool: RulePool, annotator: "Annotator", bank_name: str | None
+) -> "RuleBank | LogitRater":
     from workers.rules.logits import LogitRater
 
-    if bank_id is None:
+    if options.rater == "logits":
         return LogitRater(annotator, [rule.text for rule in pool.ordered])
-    banks = RuleBanks(store)
-    try:
-        digest = banks.digest(bank_id)
-        bank = from_files(bank_id, {part: banks.part(bank_id, digest, part) for part in (CARD, TENSORS)})
-    except BankMissing as error:
-        raise failure(str(error)) from error
-    check_fits(bank, annotator, pool)
-    return bank
+    return loading.rule_bank(bank_name, options.pool, pool, annotator)
 
 
 def _describe(card: AdapterCard, where: str) -> None:

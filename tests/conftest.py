@@ -14,7 +14,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerB
 from app.artifacts import Artifacts
 from app.registry import Registry
 from app.schemas.chunk import Ref
+from app.schemas.directions import SiteCard
 from app.schemas.pairs import Message
+from app.schemas.rulebanks import Auc, BankCard, ProbeCard
+from app.schemas.rules import Rule, RulePool
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
 from workers.directions.direction import SafetyDirection, known, new_direction
@@ -25,7 +28,8 @@ from workers.engine.forward import read
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
-from workers.registry import HeldDirections
+from workers.registry import Holdings
+from workers.rules.bank import Probes, RuleBank, sealed
 
 torch.set_num_threads(1)  # such small products only lose by sharing
 
@@ -80,7 +84,7 @@ def tiny_annotator(
 ) -> Annotator:
     """An annotator of the architecture `family`; the same seed gives the same weights."""
     tokenizer = tiny_tokenizer() if tokenizer is None else tokenizer
-    config = family(vocab_size=len(tokenizer), **_SHAPE, **settings)
+    config = family(**_SHAPE | {"vocab_size": len(tokenizer)} | settings)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME)
@@ -107,6 +111,51 @@ def random_direction(
     return known(new_direction(direction_id, places, vectors, model=model, recipe="by hand", settings={}), **measured)
 
 
+RULES = RulePool(
+    rules=[
+        Rule(id="calm", category="tone", text="The response stays calm."),
+        Rule(id="honest", category="honesty", text="The response says nothing that is not true."),
+        Rule(id="kind", category="tone", text="The response is kind to the user."),
+        Rule(id="unread", category="honesty", text="The response names its sources."),
+    ]
+)
+"""A pool of four rules; no bank can read the last one."""
+
+
+def random_bank(annotator: Annotator, bank_id: str = "probes", seed: int = 0, **card: object) -> RuleBank:
+    """A bank for `RULES` that fits the annotator; the same seed gives the same probes."""
+    source = torch.Generator().manual_seed(seed)
+    sites, prompt_sites, count = (Site(2, "mean"), Site(1, "end_of_turn")), (Site(1, "request"),), len(RULES.rules)
+
+    def probes(places: int) -> Probes:
+        vectors = torch.randn(count, places, annotator.width, generator=source)
+        return Probes(vectors, torch.ones(count), torch.zeros(count))
+
+    area = Auc(value=0.9, low=0.8, high=1.0, above=8, below=8)
+    rules = [
+        ProbeCard(rule=rule.id, keeps=area, relevant=area, noise=0.4, used=rule.id != "unread")
+        for rule in RULES.ordered
+    ]
+    made = BankCard(
+        id=bank_id,
+        digest="",
+        pool="tiny-rules",
+        pool_digest=RULES.digest,
+        model=annotator.name,
+        model_revision=annotator.revision,
+        template=annotator.template.digest,
+        sites=[SiteCard(layer=site.layer, pooling=site.pooling) for site in sites],
+        prompt_sites=[SiteCard(layer=site.layer, pooling=site.pooling) for site in prompt_sites],
+        rules=rules,
+        source="exchanges",
+        protocol="by hand",
+        created="2026-01-01T00:00:00+00:00",
+        version="0",
+    ).model_copy(update=card)
+    noise, correlation = torch.full((count,), 0.4), torch.eye(count)
+    return sealed(RuleBank(made, sites, prompt_sites, probes(2), probes(3), noise, correlation))
+
+
 def publish(registry: Registry, *directions: SafetyDirection) -> None:
     """Store what a worker needs of these directions."""
     for direction in directions:
@@ -121,9 +170,9 @@ def ref(direction: SafetyDirection) -> Ref:
 @contextmanager
 def serving(annotator: Annotator, store: Path, *directions: SafetyDirection) -> Iterator[PairAnnotator]:
     """A worker's annotation, with its forward stage on a thread, that holds these directions from a store."""
-    registry, metrics = Registry(Artifacts(str(store))), WorkerMetrics()
-    publish(registry, *directions)
-    held = HeldDirections(registry, annotator)
+    artifacts, metrics = Artifacts(str(store)), WorkerMetrics()
+    publish(Registry(artifacts), *directions)
+    held = Holdings.of(artifacts, annotator)
     held.refresh()
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
     thread = threading.Thread(target=batcher.run, daemon=True)

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from workers.directions.direction import SafetyDirection
 from workers.engine.errors import NotFinite, PairRefused
 from workers.engine.packing import Group, pack
 from workers.engine.sites import Site
@@ -28,7 +28,21 @@ log = logging.getLogger(__name__)
 Read = Callable[[Sequence[Group], Sequence[Site]], Tensor]
 """The forward pass: groups and S sites to [n, S, d] pooled activations."""
 
+Scores = tuple[Tensor, ...]
+"""Of a group's K responses: what each scorer makes of them, [K, …]."""
+
 _WINDOW = 16
+
+
+class Scorer(Protocol):
+    """Something that makes numbers of the activations at some sites: a safety direction, a bank of rule probes."""
+
+    @property
+    def reads(self) -> tuple[Site, ...]:
+        """The S sites it reads."""
+
+    def scores(self, activations: Tensor) -> Tensor:
+        """What it makes of n responses, [n, …], from their [n, S, d] activations."""
 
 
 class Unscorable(PairRefused):
@@ -41,13 +55,13 @@ class Unscorable(PairRefused):
 class _Submission:
     """Groups of one chunk on their way; `done` is set once every one has its scores or its refusal."""
 
-    directions: Sequence[SafetyDirection]
-    outcomes: list[Tensor | PairRefused | None]
+    scorers: Sequence[Scorer]
+    outcomes: list[Scores | PairRefused | None]
     left: int
     done: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def settle(self, index: int, outcome: Tensor | PairRefused) -> None:
+    def settle(self, index: int, outcome: Scores | PairRefused) -> None:
         with self.lock:
             self.outcomes[index] = outcome
             self.left -= 1
@@ -103,23 +117,23 @@ class Batcher:
         return max((time.monotonic() - started for started in list(self._running.values())), default=0.0)
 
     def score(
-        self, groups: Sequence[Group], directions: Sequence[SafetyDirection], *, urgent: bool = True
-    ) -> list[Tensor | PairRefused]:
-        """Raw scores [D, K] of each group's K responses on D directions, all of them from one forward pass.
+        self, groups: Sequence[Group], scorers: Sequence[Scorer], *, urgent: bool = True
+    ) -> list[Scores | PairRefused]:
+        """What the scorers make of each group's responses, all of them from one forward pass.
 
         Where a group has none there is the reason instead. Urgent groups overtake the others at the next batch.
         Blocks; call from any thread.
         """
+        if not scorers:
+            return [()] * len(groups)
         parts = [group.split(self._budget) for group in groups]
-        outcomes = iter(self._outcomes([part for split in parts for part in split], directions, urgent))
+        outcomes = iter(self._outcomes([part for split in parts for part in split], scorers, urgent))
         return [_joined([next(outcomes) for _ in split]) for split in parts]
 
-    def _outcomes(
-        self, groups: Sequence[Group], directions: Sequence[SafetyDirection], urgent: bool
-    ) -> list[Tensor | PairRefused]:
+    def _outcomes(self, groups: Sequence[Group], scorers: Sequence[Scorer], urgent: bool) -> list[Scores | PairRefused]:
         if not groups:
             return []
-        submission = _Submission(directions, [None] * len(groups), len(groups))
+        submission = _Submission(scorers, [None] * len(groups), len(groups))
         with self._wake:
             if self._closed:
                 raise RuntimeError("the forward stage is closed")
@@ -166,29 +180,29 @@ class Batcher:
         for entry, outcome in zip(batch, outcomes, strict=True):
             entry.submission.settle(entry.index, outcome)
 
-    def _scores(self, batch: list[_Entry]) -> list[Tensor | PairRefused]:
-        asked = {id(held): held for entry in batch for held in entry.submission.directions}
-        sites = sorted({site for held in asked.values() for site in held.reads})
+    def _scores(self, batch: list[_Entry]) -> list[Scores | PairRefused]:
+        asked = {id(scorer): scorer for entry in batch for scorer in entry.submission.scorers}
+        sites = sorted({site for scorer in asked.values() for site in scorer.reads})
         activations = self._read([entry.group for entry in batch], sites).cpu()
         place = {site: i for i, site in enumerate(sites)}
-        scored = {key: held.scores(activations[:, [place[site] for site in held.reads]]) for key, held in asked.items()}
-        outcomes: list[Tensor | PairRefused] = []
+        scored = {key: own.scores(activations[:, [place[site] for site in own.reads]]) for key, own in asked.items()}
+        outcomes: list[Scores | PairRefused] = []
         start = 0
         for entry in batch:
             stop = start + len(entry.group.branches)
-            scores = torch.stack([scored[id(held)][start:stop] for held in entry.submission.directions])
-            if not torch.isfinite(scores).all():
+            scores = tuple(scored[id(scorer)][start:stop] for scorer in entry.submission.scorers)
+            if not all(torch.isfinite(own).all() for own in scores):
                 raise NotFinite("the annotator's activations are not finite numbers")
             outcomes.append(scores)
             start = stop
         return outcomes
 
 
-def _joined(outcomes: list[Tensor | PairRefused]) -> Tensor | PairRefused:
-    """The scores of a group's parts beside each other; a refusal of one part is one of all."""
-    scores = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
+def _joined(outcomes: list[Scores | PairRefused]) -> Scores | PairRefused:
+    """The scores of a group's parts one after another; a refusal of one part is one of all."""
+    scores = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
     refusals = [outcome for outcome in outcomes if isinstance(outcome, PairRefused)]
-    return refusals[0] if refusals else torch.cat(scores, dim=1)
+    return refusals[0] if refusals else tuple(torch.cat(parts) for parts in zip(*scores, strict=True))
 
 
 def _refusal(error: Exception) -> PairRefused:

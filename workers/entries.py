@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from torch import Tensor
-
 from app.schemas.annotate import Annotation, FailedAnnotation, Margin, PairProblem, Raw, Tokens
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
+from workers.batcher import Scores
 from workers.directions.direction import SafetyDirection, logistic
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
+from workers.rules.judge import Judgement
 from workers.score_cache import Known
 
 Item = Pair | Candidates
@@ -27,17 +27,23 @@ class ItemReading:
         prompt: tokens of the prompt.
         responses: [K] tokens of each response.
         truncated: whether the prompt was cut.
+        rest: what the scorers after the directions made of the responses.
+        judgement: what the rules say of it, where they are asked.
     """
 
     scores: Sequence[Sequence[float]]
     prompt: int
     responses: Sequence[int]
     truncated: bool
+    rest: Scores = ()
+    judgement: Judgement | None = None
 
     @classmethod
-    def of(cls, group: Group, scores: Tensor) -> "ItemReading":
-        """From the forward pass."""
-        return cls(scores.tolist(), group.prompt, [branch.content for branch in group.branches], group.truncated)
+    def of(cls, group: Group, scores: Scores, directions: int) -> "ItemReading":
+        """From the forward pass; the first scores are those of so many directions."""
+        projected = [own.tolist() for own in scores[:directions]]
+        counts = [branch.content for branch in group.branches]
+        return cls(projected, group.prompt, counts, group.truncated, rest=scores[directions:])
 
     @classmethod
     def again(cls, known: Sequence[Known], directions: int) -> "ItemReading":
@@ -61,17 +67,20 @@ def responses_of(item: Item) -> list[str]:
 
 
 def entry(item: Item, reading: ItemReading, directions: Sequence[SafetyDirection]) -> Annotation | ScoredCandidates:
-    """What to answer for an item that was read; the first direction is the main one."""
+    """What to answer for an item that was read; the first direction is the main one, or else the rules are."""
     scores, counts = reading.scores, reading.responses
     names = [direction.id for direction in directions]
     if isinstance(item, Pair):
         margins = [_margin(own, direction) for own, direction in zip(scores, directions, strict=True)]
+        said = reading.judgement
+        main = margins[0] if margins or said is None else _of_rules(said)
         return Annotation(
-            **dict(margins[0]),
+            **dict(main),
             id=item.id or "",
             truncated=reading.truncated,
             tokens=Tokens(prompt=reading.prompt, chosen=counts[0], rejected=counts[1]),
             directions=dict(zip(names, margins, strict=True)) if len(margins) > 1 else None,
+            rules=said.verdict if said else None,
         )
     rankings = [_ranking(own, direction, counts) for own, direction in zip(scores, directions, strict=True)]
     return ScoredCandidates(
@@ -92,6 +101,17 @@ def _margin(scores: Sequence[float], direction: SafetyDirection) -> Margin:
         level=direction.level(margin),
         label_conflict=margin < 0,
         raw=raw,
+    )
+
+
+def _of_rules(said: Judgement) -> Margin:
+    verdict = said.verdict
+    return Margin(
+        margin=verdict.margin,
+        probability=logistic(verdict.margin),
+        level=said.level,
+        label_conflict=verdict.preferred == "rejected",
+        raw=said.raw,
     )
 
 

@@ -16,9 +16,10 @@ from redis.exceptions import RedisError
 
 from app.artifacts import Artifacts, StoreUnreachable
 from app.jobs import custody, keys, roster
-from app.jobs.roster import WorkerState
+from app.jobs.roster import HeldBank, WorkerState
 from app.jobs.store import JobStore
 from app.registry import Registry
+from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.settings import Settings, settings
 from workers import tasks
@@ -33,7 +34,9 @@ from workers.engine.forward import read
 from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
-from workers.registry import HeldDirections, publish_shipped
+from workers.registry import Holdings, publish_shipped
+from workers.rules.bank import publish_shipped_banks
+from workers.rules.errors import RuleError
 from workers.rules.pool import publish_shipped_pool
 from workers.score_cache import ScoreCache
 from workers.training import Trainer
@@ -61,38 +64,39 @@ def main() -> int:
     try:
         annotator = configured_annotator(config, config.workers)
         probe(annotator)
-        registry = Registry(Artifacts(config.artifacts_url))
-        publish_shipped(registry, annotator)
-        publish_shipped_pool(RulePools(registry.artifacts))
-        directions = HeldDirections(registry, annotator)
-        directions.refresh()
-    except (EngineError, DirectionError, NotImplementedError, ValidationError) as error:
+        artifacts = Artifacts(config.artifacts_url)
+        publish_shipped(Registry(artifacts), annotator)
+        publish_shipped_pool(RulePools(artifacts))
+        publish_shipped_banks(RuleBanks(artifacts), annotator)
+        holdings = Holdings.of(artifacts, annotator)
+        holdings.refresh()
+    except (EngineError, DirectionError, RuleError, NotImplementedError, ValidationError) as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
     except StoreUnreachable as error:
         log.error("%s", error)
         return EXIT_STORE
-    return _serve(config, annotator, directions, stop)
+    return _serve(config, annotator, holdings, stop)
 
 
-def _serve(config: Settings, annotator: Annotator, directions: HeldDirections, stop: threading.Event) -> int:
+def _serve(config: Settings, annotator: Annotator, holdings: Holdings, stop: threading.Event) -> int:
     metrics = WorkerMetrics()
     batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
-    presence = Presence(redis, name, annotator, directions, metrics.serve(config.metrics_port))
-    trainer = Trainer(annotator, directions, presence.announce, stop, config.home_folder / "cache")
+    presence = Presence(redis, name, annotator, holdings, metrics.serve(config.metrics_port))
+    trainer = Trainer(annotator, holdings.directions, presence.announce, stop, config.home_folder / "cache")
     cache = ScoreCache(redis, annotator, config.score_cache_entries) if config.score_cache_entries else None
-    pairs = PairAnnotator(annotator, directions, batcher, metrics, cache)
-    tasks.serve(tasks.Duty(name, JobStore(redis), directions.registry.artifacts, pairs, trainer))
+    pairs = PairAnnotator(annotator, holdings, batcher, metrics, cache)
+    tasks.serve(tasks.Duty(name, JobStore(redis), holdings.directions.registry.artifacts, pairs, trainer))
     lanes = Lanes(config.redis_url, name, _LANES)
     keeper = threading.Thread(target=_keep, args=(presence, lanes, batcher, stop), name="keeper", daemon=True)
-    librarian = threading.Thread(target=_look_after, args=(directions, stop), name="librarian", daemon=True)
+    librarian = threading.Thread(target=_look_after, args=(holdings, stop), name="librarian", daemon=True)
     presence.announce()  # before anything is in hand, so that others would find it there
     lanes.start()
     keeper.start()
     librarian.start()
-    held = ", ".join(directions.all()) or "none"
+    held = ", ".join(holdings.directions.all()) or "none"
     log.info("%s on %s in %s, directions: %s", annotator.name, annotator.device, annotator.dtype_name, held)
     with process.side_by_side(annotator.passes, "forward") as stage:
         for _ in range(annotator.passes):
@@ -109,14 +113,14 @@ class Presence:
         redis: where they look.
         name: unique name of the process.
         annotator: what it loaded and has proven (`probe`).
-        directions: what it holds.
+        holdings: what it holds.
         metrics_port: where its metrics are.
     """
 
     redis: Redis
     name: str
     annotator: Annotator
-    directions: HeldDirections
+    holdings: Holdings
     metrics_port: int
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
@@ -132,7 +136,8 @@ class Presence:
             log.warning("heartbeat not delivered: %s", error)
 
     def _announce(self) -> None:
-        cards = self.directions.cards()
+        cards = [direction.card for direction in self.holdings.directions.all().values()]
+        banks = [bank.card for bank in self.holdings.banks.all().values()]
         state = WorkerState(
             name=self.name,
             model=self.annotator.name,
@@ -142,6 +147,7 @@ class Presence:
             metrics_port=self.metrics_port,
             directions=cards,
             probes={card.id: card.digest for card in cards},
+            banks=[HeldBank(**card.model_dump(include=set(HeldBank.model_fields))) for card in banks],
         )
         roster.announce(self.redis, state)
 
@@ -187,21 +193,21 @@ def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Ev
     batcher.close()
 
 
-def _look_after(directions: HeldDirections, stop: threading.Event) -> None:
+def _look_after(holdings: Holdings, stop: threading.Event) -> None:
     """Keep up with the store; apart from the heartbeat, which must not wait for a slow one."""
     while not stop.wait(roster.HEARTBEAT_SECONDS):
-        _look_at_store(directions)
+        _look_at_store(holdings)
 
 
-def _look_at_store(directions: HeldDirections) -> None:
+def _look_at_store(holdings: Holdings) -> None:
     """Hold what the store holds; while it is away, whatever was held before."""
     try:
-        if directions.refresh():
-            log.info("directions: %s", ", ".join(directions.all()) or "none")
+        for changed in holdings.refresh():
+            log.info("%s", changed)
     except StoreUnreachable as error:
         log.warning("%s", error)
     except Exception as error:  # a file nobody foresaw must not end the heartbeat
-        log.error("directions not refreshed: %s", type(error).__name__)
+        log.error("holdings not refreshed: %s", type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,32 @@
-"""The directions that a worker holds: loaded from the artifact store, kept up to date while it runs."""
+"""What a worker holds: directions, rule pools and banks of the artifact store that fit its annotator."""
 
 import json
-import logging
-import threading
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from app.artifacts import Artifacts
 from app.registry import CARD, REPORT, TENSORS, DirectionMissing, Registry
-from app.schemas.chunk import Ref
+from app.rulebanks import CARD as BANK_CARD
+from app.rulebanks import TENSORS as BANK_TENSORS
+from app.rulebanks import BankMissing, RuleBanks
+from app.rulepools import PoolMissing, RulePools
 from app.schemas.directions import DirectionCard
 from app.schemas.report import DirectionReport
+from app.schemas.rules import RulePool
 from workers.directions.direction import SafetyDirection, check_fits
 from workers.directions.errors import DirectionError
 from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, from_folder
 from workers.directions.publishing import parts_of
 from workers.engine.annotator import Annotator
+from workers.holding import Holding
+from workers.rules.bank import RuleBank
+from workers.rules.bank import check_fits as check_bank_fits
+from workers.rules.bank import from_files as bank_of
+from workers.rules.errors import RuleError
 
-log = logging.getLogger(__name__)
 
-
-class UnknownDirection(Exception):
-    """No such direction is in the store, or it does not fit this annotator."""
-
-
-class HeldDirections:
-    """Directions by id and digest, for one annotator.
+class HeldDirections(Holding[SafetyDirection]):
+    """The directions of a registry that fit one annotator.
 
     Args:
         registry: the artifact store's directions.
@@ -31,75 +34,15 @@ class HeldDirections:
     """
 
     def __init__(self, registry: Registry, annotator: Annotator) -> None:
+        super().__init__(registry, self._read, DirectionError)
         self.registry = registry
         self._annotator = annotator
-        self._held: dict[str, SafetyDirection] = {}
-        self._refused: dict[str, str] = {}
-        self._lock = threading.Lock()
-        self._refreshing = threading.Lock()
-
-    def refresh(self) -> bool:
-        """Hold what the store holds now and this annotator can use; True if that changed anything.
-
-        The store is asked outside the lock: while it is slow, what is held can be used and announced.
-        """
-        with self._refreshing:
-            current = self.registry.current()
-            before = {name: direction.card.digest for name, direction in self.all().items()}
-            new = {
-                name: self._take(name, digest)
-                for name, digest in current.items()
-                if before.get(name) != digest and self._refused.get(name) != digest
-            }
-            with self._lock:
-                for name in self._held.keys() - current.keys():
-                    del self._held[name]
-                for name, direction in new.items():
-                    self._held.pop(name, None)
-                    if direction is not None:
-                        self._held[name] = direction
-                return before != {name: direction.card.digest for name, direction in self._held.items()}
-
-    def get(self, ref: Ref) -> SafetyDirection:
-        """A direction of exactly this content, from the store if it is not held yet.
-
-        Raises:
-            UnknownDirection: it has been deleted, is damaged or was made for something else.
-        """
-        held = self.all().get(ref.id)
-        if held is not None and held.card.digest == ref.digest:
-            return held
-        try:
-            return self._load(ref.id, ref.digest)
-        except DirectionMissing:
-            raise UnknownDirection(f"direction {ref.id} was deleted while the job used it") from None
-        except DirectionError as error:
-            raise UnknownDirection(str(error)) from error
-
-    def cards(self) -> list[DirectionCard]:
-        """Cards of what is held."""
-        return [direction.card for direction in self.all().values()]
-
-    def all(self) -> Mapping[str, SafetyDirection]:
-        """What is held, by id."""
-        with self._lock:
-            return dict(self._held)
 
     def made_by(self, recipe: str) -> list[SafetyDirection]:
         """What is held and was made by a recipe."""
         return [direction for direction in self.all().values() if direction.card.recipe == recipe]
 
-    def _take(self, name: str, digest: str) -> SafetyDirection | None:
-        try:
-            return self._load(name, digest)
-        except DirectionMissing as error:
-            log.warning("not loaded now: %s", error)
-        except DirectionError as error:
-            self._refused[name] = digest
-            log.warning("not loaded: %s", error)
-        return None
-
-    def _load(self, name: str, digest: str) -> SafetyDirection:
+    def _read(self, name: str, digest: str) -> SafetyDirection:
         files = {part: self.registry.part(name, digest, part) for part in (CARD, TENSORS)}
         direction = from_files(name, files)
         if (direction.id, direction.card.digest) != (name, digest):
@@ -113,6 +56,59 @@ class HeldDirections:
             width=self._annotator.width,
         )
         return direction
+
+
+class HeldBanks(Holding[RuleBank]):
+    """The banks of rule probes that fit one annotator and the pools they were made for.
+
+    Args:
+        banks: those of the artifact store.
+        pools: its pools.
+        annotator: what they must fit.
+    """
+
+    def __init__(self, banks: RuleBanks, pools: RulePools, annotator: Annotator) -> None:
+        super().__init__(banks, self._read, RuleError)
+        self._banks = banks
+        self._pools = pools
+        self._annotator = annotator
+
+    def _read(self, name: str, digest: str) -> RuleBank:
+        bank = bank_of(name, {part: self._banks.part(name, digest, part) for part in (BANK_CARD, BANK_TENSORS)})
+        if (bank.id, bank.digest) != (name, digest):
+            raise BankMissing(f"what is stored as {name} is {bank.id} of another digest")
+        check_bank_fits(bank, self._annotator, self._pools.pool(bank.card.pool, bank.card.pool_digest))
+        return bank
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Everything that a worker holds of the artifact store.
+
+    Attributes:
+        directions: safety directions.
+        pools: pools of rules.
+        banks: banks of rule probes.
+    """
+
+    directions: HeldDirections
+    pools: Holding[RulePool]
+    banks: HeldBanks
+
+    @classmethod
+    def of(cls, artifacts: Artifacts, annotator: Annotator) -> "Holdings":
+        """Nothing yet, of what the store has for an annotator."""
+        pools = RulePools(artifacts)
+        return cls(
+            HeldDirections(Registry(artifacts), annotator),
+            Holding(pools, pools.pool, PoolMissing),
+            HeldBanks(RuleBanks(artifacts), pools, annotator),
+        )
+
+    def refresh(self) -> list[str]:
+        """Hold what the store holds now; says which shelves changed."""
+        shelves: tuple[Holding[Any], ...] = (self.directions, self.pools, self.banks)
+        return [f"{shelf.noun}s: {', '.join(shelf.all()) or 'none'}" for shelf in shelves if shelf.refresh()]
 
 
 def publish_shipped(registry: Registry, annotator: Annotator) -> None:

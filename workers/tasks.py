@@ -22,7 +22,7 @@ from app.schemas.score import Candidates
 from workers.annotate import PairAnnotator
 from workers.directions.errors import DirectionError
 from workers.engine.errors import EngineError
-from workers.registry import UnknownDirection
+from workers.holding import NotHeld
 from workers.rules.errors import RuleError
 from workers.training import Interrupted, Taken, Trainer
 
@@ -70,7 +70,7 @@ def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
         return
     try:
         _patiently(lambda: work(duty, hand, claim))
-    except (UnknownDirection, DirectionError, RuleError, EngineError, Taken) as error:
+    except (NotHeld, DirectionError, RuleError, EngineError, Taken) as error:
         _fail(duty, claim, str(error))
     except ArtifactMissing:
         _fail(duty, claim, "its file was deleted while the job used it")
@@ -124,6 +124,7 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
     return Chunk.model_construct(
         directions=reading.directions,
         truncate=reading.truncate,
+        judging=reading.judging,
         items=items,
         lines=[row.line for row in rows],
         tokens=place.tokens,

@@ -41,10 +41,15 @@ class AsyncClient:
         self._retries: Callable[[], Retries] = lambda: Retries(patience, clock)
 
     async def annotate(
-        self, pairs: Sequence[PairLike], *, direction: str | list[str] = DEFAULT, truncate: bool = False
+        self,
+        pairs: Sequence[PairLike],
+        *,
+        direction: str | list[str] = DEFAULT,
+        truncate: bool = False,
+        **options: Any,
     ) -> AnnotateResponse:
         """Margins of pairs."""
-        body = {"pairs": plans.as_json(pairs), "direction": direction, "truncate": truncate}
+        body = {"pairs": plans.as_json(pairs), "direction": direction, "truncate": truncate, **options}
         return await self._run(plans.answered("/annotate", body, AnnotateResponse))
 
     async def score(

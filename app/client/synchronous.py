@@ -54,10 +54,18 @@ class Client:
         self._retries: Callable[[], Retries] = lambda: Retries(patience, clock)
 
     def annotate(
-        self, pairs: Sequence[PairLike], *, direction: str | list[str] = DEFAULT, truncate: bool = False
+        self,
+        pairs: Sequence[PairLike],
+        *,
+        direction: str | list[str] = DEFAULT,
+        truncate: bool = False,
+        **options: Any,
     ) -> AnnotateResponse:
-        """Margins of pairs, one entry a pair in order; a job where that takes long is followed to its end."""
-        body = {"pairs": plans.as_json(pairs), "direction": direction, "truncate": truncate}
+        """Margins of pairs, one entry a pair in order; a job where that takes long is followed to its end.
+
+        `options` are the others of POST /annotate, such as `method`, `explain` and `rules`.
+        """
+        body = {"pairs": plans.as_json(pairs), "direction": direction, "truncate": truncate, **options}
         return self._run(plans.answered("/annotate", body, AnnotateResponse))
 
     def score(

@@ -129,19 +129,42 @@ _SAID = (
     _always("label_conflict", pa.bool_()),
     _always("raw", _struct(*(_always(name, pa.float64()) for name in ("margin", "chosen", "rejected")))),
 )
+_CRITICAL = _struct(
+    *(_always(name, pa.string()) for name in ("rule", "category", "text")),
+    *(_always(name, pa.float64()) for name in ("chosen", "rejected", "relevance", "contribution")),
+)
+_VERDICT = _struct(
+    _MARGIN,
+    _always("preferred", pa.string()),
+    pa.field("tie", pa.string()),
+    _always("critical", pa.list_(_CRITICAL)),
+)
 _ANNOTATION = _struct(
     *_SAID,
     _always("id", pa.string()),
     _always("truncated", pa.bool_()),
     _always("tokens", _struct(*(_always(name, pa.int64()) for name in ("prompt", "chosen", "rejected")))),
     pa.field("directions", pa.map_(pa.string(), _struct(*_SAID))),
+    pa.field("rules", _VERDICT),
+)
+_JUDGED_BY = _struct(
+    *(_always(name, pa.string()) for name in ("pool", "pool_digest", "rater")),
+    *(pa.field(name, pa.string()) for name in ("bank", "bank_digest")),
+    _always("policy", pa.string()),
+    _always("k", pa.int64()),
+    _always("band", pa.float64()),
+    *(pa.field(name, pa.string()) for name in ("adapter", "adapter_digest")),
+    _always("calibrated", pa.bool_()),
+    _always("rules", pa.int64()),
 )
 _MADE_BY = (
-    *(_always(name, pa.string()) for name in ("model", "model_revision", "template", "direction", "direction_digest")),
+    *(_always(name, pa.string()) for name in ("method", "model", "model_revision", "template")),
+    *(pa.field(name, pa.string()) for name in ("direction", "direction_digest")),
     _always("calibrated", pa.bool_()),
     _always("unreliable", pa.bool_()),
     _always("layers", pa.list_(pa.int64())),
     *(_always(name, pa.string()) for name in ("pooling", "dtype", "version")),
+    pa.field("rules", _JUDGED_BY),
 )
 _RAW = pa.schema(
     [

@@ -42,6 +42,7 @@ def _chunk(reading: Reading, items: list[Pair | Candidates], tokens: int) -> Chu
     return Chunk.model_construct(
         directions=reading.directions,
         truncate=reading.truncate,
+        judging=reading.judging,
         items=items,
         lines=list(range(1, len(items) + 1)),
         tokens=tokens,

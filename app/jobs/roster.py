@@ -12,6 +12,22 @@ HEARTBEAT_SECONDS = 1.0
 FRESH_SECONDS = 5
 
 
+class HeldBank(BaseModel):
+    """A bank of rule probes that a worker can judge by.
+
+    Attributes:
+        id, digest: which.
+        pool, pool_digest: whose rules it reads.
+        created: when it was made.
+    """
+
+    id: str
+    digest: str
+    pool: str
+    pool_digest: str
+    created: str
+
+
 class WorkerState(BaseModel):
     """A worker's heartbeat.
 
@@ -20,6 +36,7 @@ class WorkerState(BaseModel):
         model, model_revision, device, dtype: the annotator it holds.
         metrics_port: where it serves its own /metrics.
         directions: directions it can project on.
+        banks: banks of rule probes it can judge by.
         probes: for each direction id, the digest it held when a forward pass last agreed with the reference.
     """
 
@@ -31,6 +48,7 @@ class WorkerState(BaseModel):
     metrics_port: int
     directions: list[DirectionCard]
     probes: dict[str, str]
+    banks: list[HeldBank] = []
 
     def ready_for(self, direction: str) -> bool:
         """Whether a probe forward has passed with exactly the direction that it now holds under this id."""
@@ -63,3 +81,9 @@ def live(redis: Redis) -> list[WorkerState]:
 def directions(workers: list[WorkerState]) -> dict[str, DirectionCard]:
     """Directions that at least one of these workers is ready to project on."""
     return {card.id: card for worker in workers for card in worker.directions if worker.ready_for(card.id)}
+
+
+def banks(workers: list[WorkerState]) -> list[HeldBank]:
+    """Banks that at least one of these workers holds, the newest first."""
+    found = {bank.id: bank for worker in workers for bank in worker.banks}
+    return sorted(found.values(), key=lambda bank: (bank.created, bank.id), reverse=True)

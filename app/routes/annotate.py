@@ -19,6 +19,7 @@ from app.jobs import keys
 from app.jobs.cut import pairs_chunk, tokens_of
 from app.jobs.rows import store_rows
 from app.jobs.submission import Submission
+from app.reading import reading_of
 from app.schemas.annotate import AnnotateRequest, AnnotateResponse
 from app.schemas.chunk import Reading
 from app.service import Service, ServiceDep
@@ -48,7 +49,7 @@ async def annotate(
     costs its neighbours nothing; only if no pair of the request could be annotated is the answer 422. `Prefer:
     respond-async` asks for 202 at once, `Prefer: wait=5` for 202 after five seconds.
     """
-    reading = await service.reading(request)
+    reading = await reading_of(service, request)
     tokens = await run_in_threadpool(tokens_of, request)
     job = Submission(
         kind="annotate",

@@ -26,6 +26,7 @@ from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys
 from app.jobs.outcome import Outcome
 from app.jobs.submission import Submission
+from app.reading import reading_of
 from app.routes.files import stored_file
 from app.schemas.annotate import ResultRow
 from app.schemas.batch import JobRequest
@@ -65,7 +66,7 @@ _STREAM = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
 async def make_job(request: JobRequest, service: ServiceDep, caller: CallerDep, keyed: KeyedDep) -> Response:
     """Queues a file with any option of `POST /annotate`; small requests overtake it."""
     file = await stored_file(service, caller, request.file, "/file")
-    reading = await service.reading(request)
+    reading = await reading_of(service, request)
     webhook = admitted(request.webhook, service.settings)
     attempt = await attempt_of(service, caller, keyed)
     make = partial(_submission, service, caller.owner, file, reading, webhook)

@@ -1,6 +1,5 @@
 """Rule adapters: listed, shown and deleted; `POST /training` makes them."""
 
-import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -9,13 +8,11 @@ from starlette.concurrency import run_in_threadpool
 from app.auth.caller import GUARDED, requires
 from app.body import JsonRoute
 from app.errors import NotFound
-from app.ruleadapters import AdapterMissing, RuleAdapters
+from app.ruleadapters import AdapterMissing
 from app.schemas.names import AdapterId
 from app.schemas.problem import FieldProblem, documented
 from app.schemas.ruleadapters import AdapterCard, AdapterList
 from app.service import ServiceDep
-
-log = logging.getLogger("safemargin.api")
 
 router = APIRouter(prefix="/rule-adapters", route_class=JsonRoute, tags=["rules"], responses=GUARDED)
 
@@ -27,7 +24,7 @@ AdapterName = Annotated[AdapterId, Path()]
 @router.get("", dependencies=_READ, summary="The rule adapters that there are")
 async def list_adapters(service: ServiceDep) -> AdapterList:
     """By id."""
-    return AdapterList(adapters=await run_in_threadpool(_cards, service.rule_adapters))
+    return AdapterList(adapters=await run_in_threadpool(service.rule_adapters.cards))
 
 
 @router.get("/{adapter_id}", dependencies=_READ, summary="One rule adapter", responses=_MISSING)
@@ -48,16 +45,6 @@ async def delete_adapter(adapter_id: AdapterName, service: ServiceDep) -> None:
         await run_in_threadpool(service.rule_adapters.delete, adapter_id)
     except AdapterMissing:
         raise _unknown() from None
-
-
-def _cards(adapters: RuleAdapters) -> list[AdapterCard]:
-    cards = []
-    for name in sorted(adapters.current()):
-        try:
-            cards.append(adapters.card(name))
-        except AdapterMissing as error:
-            log.warning("not listed: %s", error)
-    return cards
 
 
 def _unknown() -> NotFound:

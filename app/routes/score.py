@@ -12,6 +12,7 @@ from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys
 from app.jobs.cut import candidates_chunk
 from app.jobs.submission import Submission
+from app.reading import reading_of
 from app.schemas.score import ScoreRequest, ScoreResponse
 from app.service import ServiceDep
 from app.webhooks.admission import admitted
@@ -38,7 +39,7 @@ async def score(
 
     The difference of two scores is the margin that `POST /annotate` gives for that pair.
     """
-    chunk = candidates_chunk(request, await service.reading(request))
+    chunk = candidates_chunk(request, await reading_of(service, request))
     work = Submission(
         kind="score",
         owner=caller.owner,

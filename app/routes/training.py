@@ -13,10 +13,10 @@ from app.body import JsonRoute
 from app.errors import Conflict, NotFound, Unprocessable
 from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
-from app.jobs import keys
+from app.jobs import keys, roster
+from app.jobs.roster import HeldBank
 from app.jobs.submission import Submission
 from app.routes.files import stored_file
-from app.rulebanks import BankMissing
 from app.rulepools import PoolMissing
 from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
@@ -51,8 +51,8 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     Data that teach nothing (too few pairs, no rule ever critical, …) fail the job, whose `error` says why.
     """
     file = await stored_file(service, caller, request.data, "/data")
-    task = await run_in_threadpool(_task, service, request)
     await service.directions()  # without a worker nobody would ever come to it
+    task = await run_in_threadpool(_task, service, request, roster.banks(await service.workers()))
     webhook = admitted(request.webhook, service.settings)
     attempt = await attempt_of(service, caller, keyed)
     make = partial(_submission, service, caller.owner, file, task, webhook)
@@ -62,25 +62,30 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     return response
 
 
-def _task(service: Service, request: TrainingRequest) -> AdapterTask:
+def _task(service: Service, request: TrainingRequest, held: list[HeldBank]) -> AdapterTask:
     """The request with what its names stand for now."""
     try:
         pool = Ref(id=request.pool, digest=service.rule_pools.digest(request.pool))
     except PoolMissing:
-        raise _missing("pool", "there is no such pool; GET /rules lists those there are") from None
-    bank = None
-    if request.bank is not None:
-        try:
-            card = service.rule_banks.card(request.bank)
-        except BankMissing:
-            raise _missing("bank", "there is no such bank of probes") from None
-        if card.pool_digest != pool.digest:
-            error = FieldProblem(
-                pointer="/bank", code="another_pool", detail="was made for other rules than the pool has"
-            )
-            raise Unprocessable("the request is not valid", errors=[error])
-        bank = Ref(id=card.id, digest=card.digest)
+        raise _missing("pool", "unknown_pool", "there is no such pool; GET /rules lists those there are") from None
+    bank = _bank(request, pool, held) if request.rater == "probes" else None
     return AdapterTask(options=request.options, data=request.data, pool=pool, bank=bank)
+
+
+def _bank(request: TrainingRequest, pool: Ref, held: list[HeldBank]) -> Ref:
+    """The bank that is asked for, or the newest of the pool."""
+    of_pool = [bank for bank in held if bank.pool_digest == pool.digest]
+    if request.bank is None:
+        if not of_pool:
+            raise _missing("pool", "no_bank", "no worker holds a bank of probes for this pool as it is now")
+        return Ref(id=of_pool[0].id, digest=of_pool[0].digest)
+    found = next((bank for bank in held if bank.id == request.bank), None)
+    if found is None:
+        raise _missing("bank", "unknown_bank", "no worker holds this bank of probes")
+    if found not in of_pool:
+        error = FieldProblem(pointer="/bank", code="other_pool", detail="was made for other rules")
+        raise Unprocessable("the request is not valid", errors=[error])
+    return Ref(id=found.id, digest=found.digest)
 
 
 def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTask, webhook: str | None) -> Submission:
@@ -102,5 +107,5 @@ def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTas
     )
 
 
-def _missing(field: str, detail: str) -> NotFound:
-    return NotFound(detail, errors=[FieldProblem(pointer=f"/{field}", code=f"unknown_{field}", detail=detail)])
+def _missing(field: str, code: str, detail: str) -> NotFound:
+    return NotFound(detail, errors=[FieldProblem(pointer=f"/{field}", code=code, detail=detail)])

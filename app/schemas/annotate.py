@@ -159,8 +159,8 @@ class Provenance(BaseModel):
     model_revision: str
     template: str
     method: Method = "margin"
-    direction: str | None = Field(description="Null where only rules were asked.")
-    direction_digest: str | None
+    direction: str | None = Field(default=None, description="Null where only rules were asked.")
+    direction_digest: str | None = None
     calibrated: bool = Field(description="Whether `margin` is in log-odds; if not, it is the raw margin.")
     unreliable: bool = Field(description="Nothing shows that the direction reads better than chance.")
     layers: list[int]

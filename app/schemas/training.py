@@ -23,7 +23,9 @@ class AdapterOptions(Strict):
         default="probes",
         description="Whose ratings teach it. `logits` asks the annotator of every rule: many times the cost.",
     )
-    bank: BankId | None = Field(default=None, description="The bank of probes, for the rater `probes`.")
+    bank: BankId | None = Field(
+        default=None, description="Bank of probes; where left out, the newest of this pool that a worker holds."
+    )
     policy: TaughtPolicy = Field(default="published", description="What makes rules critical.")
     k: int = Field(default=5, ge=1, le=100, description="How many rules are critical.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Of everything that is drawn at random.")
@@ -32,11 +34,11 @@ class AdapterOptions(Strict):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         faults = {
-            "bank": (self.rater == "probes") != (self.bank is not None),
+            "bank": self.rater == "logits" and self.bank is not None,
             "policy": self.policy == "robust" and self.rater == "logits",
         }
         reasons = {
-            "bank": "goes with the rater `probes`, and that with it",
+            "bank": "goes with the rater `probes` only",
             "policy": "`robust` needs the noise that only a bank of probes knows; name another with `logits`",
         }
         for field, wrong in faults.items():

@@ -20,9 +20,13 @@ from app.jobs import keys, roster
 from app.jobs.store import JobStore
 from app.main import create_app
 from app.registry import Registry
+from app.rulebanks import RuleBanks
+from app.rulepools import RulePools
+from app.schemas.directions import Accuracy
+from app.schemas.rulebanks import PolicyReading
 from app.settings import Settings
 from cli import embedded
-from tests.conftest import DEPTH
+from tests.conftest import DEPTH, RULES, random_bank
 from workers import tasks
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
@@ -36,13 +40,23 @@ from workers.lanes import Lanes
 from workers.main import Presence
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
-from workers.registry import HeldDirections
+from workers.registry import Holdings
+from workers.rules.bank import RuleBank, to_files
 from workers.training import Trainer
 
 Connect = Callable[..., TestClient]
 
 SLOPE = 2.0
 LEVEL_EDGES = (-0.5, 0.0, 0.5)
+READING = PolicyReading(
+    policy="robust",
+    k=2,
+    slope=3.0,
+    level_edges=list(LEVEL_EDGES),
+    accuracy=Accuracy(value=0.7, low=0.6, high=0.8, pairs=40, prompts=40),
+    calibration_error=0.02,
+    data="mine",
+)
 
 
 def direction(
@@ -60,6 +74,12 @@ def publish(registry: Registry, made: SafetyDirection) -> SafetyDirection:
     parts = publishing.parts_of(made, reporting.bare_report(made))
     registry.publish(made.id, made.card.digest, parts)
     return made
+
+
+def publish_bank(artifacts: Artifacts, bank: RuleBank) -> RuleBank:
+    """Put a bank of rule probes into the store."""
+    RuleBanks(artifacts).publish(bank.id, bank.digest, to_files(bank))
+    return bank
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,7 @@ class Station:
 
     def look_at_store(self) -> None:
         """What the worker does with every heartbeat."""
-        self.pairs.directions.refresh()
+        self.pairs.holdings.refresh()
         self.presence.announce()
 
 
@@ -100,19 +120,21 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
     publish(registry, direction(annotator, "kind", 1, slope=SLOPE, level_edges=list(LEVEL_EDGES), unreliable=False))
     publish(registry, direction(annotator, "raw", 2))
     registry.set_default(annotator.revision, "kind")
+    RulePools(registry.artifacts).add("tiny-rules", RULES)
+    publish_bank(registry.artifacts, random_bank(annotator, readings=[READING]))
 
     def counted(groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
         passes.append(sum(group.size for group in groups))
         return read(annotator, groups, sites)
 
     probe(annotator)
-    directions = HeldDirections(registry, annotator)
-    directions.refresh()
+    holdings = Holdings.of(registry.artifacts, annotator)
+    holdings.refresh()
     metrics, stop, redis = WorkerMetrics(), threading.Event(), Redis.from_url(redis_url)
     batcher = Batcher(counted, 128, metrics)
-    presence = Presence(redis, "test", annotator, directions, metrics_port=0)
-    trainer = Trainer(annotator, directions, presence.announce, stop, tmp_path_factory.mktemp("cache"))
-    pairs = PairAnnotator(annotator, directions, batcher, metrics)
+    presence = Presence(redis, "test", annotator, holdings, metrics_port=0)
+    trainer = Trainer(annotator, holdings.directions, presence.announce, stop, tmp_path_factory.mktemp("cache"))
+    pairs = PairAnnotator(annotator, holdings, batcher, metrics)
     tasks.serve(tasks.Duty("test", JobStore(redis), registry.artifacts, pairs, trainer))
     made = Station(pairs, presence, registry, artifacts, passes)
     lanes = Lanes(redis_url, "test", {keys.ANNOTATE: 2, keys.BULK: 2, keys.TRAIN: 1})
@@ -145,7 +167,7 @@ def worker(station: Station) -> PairAnnotator:
 @pytest.fixture
 def store_restored(station: Station, annotator: Annotator) -> Iterator[None]:
     """Afterwards the store holds the directions that it held before, and nothing else."""
-    held = {made.id: made for made in station.pairs.directions.all().values()}
+    held = {made.id: made for made in station.pairs.holdings.directions.all().values()}
     yield
     for name, digest in station.registry.current().items():
         if name not in held or held[name].card.digest != digest:

@@ -59,11 +59,13 @@ def test_tokens_are_those_of_the_texts(client: TestClient, worker: PairAnnotator
 def test_provenance_names_everything_that_made_the_numbers(client: TestClient, worker: PairAnnotator) -> None:
     made = post(client, LOCK).json()["provenance"]
     assert made == {
+        "method": "margin",
+        "rules": None,
         "model": "tiny",
         "model_revision": "sha256:tiny",
         "template": worker.annotator.template.digest,
         "direction": "kind",
-        "direction_digest": worker.directions.all()["kind"].card.digest,
+        "direction_digest": worker.holdings.directions.all()["kind"].card.digest,
         "calibrated": True,
         "unreliable": False,
         "layers": [2],

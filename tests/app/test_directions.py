@@ -42,13 +42,13 @@ def listed(client: TestClient) -> list[str]:
 
 
 def test_the_list_has_every_card_and_what_default_stands_for(client: TestClient, station: Station) -> None:
-    held = station.pairs.directions.all()
+    held = station.pairs.holdings.directions.all()
     cards = [held[name].card.model_dump() for name in ("kind", "raw")]
     assert client.get("/directions").json() == {"directions": cards, "default": "kind"}
 
 
 def test_one_direction_is_its_card_by_its_id_or_as_the_default(client: TestClient, station: Station) -> None:
-    card = station.pairs.directions.all()["kind"].card.model_dump()
+    card = station.pairs.holdings.directions.all()["kind"].card.model_dump()
     assert client.get("/directions/kind").json() == card
     assert client.get("/directions/default").json() == card
 
@@ -180,7 +180,7 @@ def test_the_control_vector_is_the_direction_itself(client: TestClient, station:
     answer = client.get("/directions/kind/control-vector.gguf")
     assert answer.headers["content-type"] == "application/octet-stream"
     assert 'filename="kind.gguf"' in answer.headers["content-disposition"]
-    back, held = from_control_vector("kind", answer.content), station.pairs.directions.all()["kind"]
+    back, held = from_control_vector("kind", answer.content), station.pairs.holdings.directions.all()["kind"]
     assert back.card == held.card
     assert back.vectors.equal(held.vectors)
 

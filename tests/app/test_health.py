@@ -14,7 +14,7 @@ PAIR = {"prompt": "Hello?", "chosen": "Hello.", "rejected": "Go away."}
 
 
 def state(worker: PairAnnotator, **changes: object) -> WorkerState:
-    cards = worker.directions.cards()
+    cards = [direction.card for direction in worker.holdings.directions.all().values()]
     model = {"model": worker.annotator.name, "model_revision": worker.annotator.revision}
     fields = {"name": "w", "device": "cpu", "dtype": "float32"} | model
     probes = {card.id: card.digest for card in cards}

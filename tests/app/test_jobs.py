@@ -109,7 +109,7 @@ def test_a_request_that_is_answered_at_once_is_no_job_any_more(client: TestClien
 def test_a_job_in_progress_is_cancelled_and_keeps_what_is_done(
     idle: TestClient, store: JobStore, worker: PairAnnotator
 ) -> None:
-    used = ref(worker.directions.all()["kind"])
+    used = ref(worker.holdings.directions.all()["kind"])
     item = Pair.model_validate({"id": "a", **PAIR})
     chunk = Chunk(directions=[used], truncate=False, items=[item], lines=[1], tokens=10)
     job_id = store.submit(submission(2), limit=PLENTY)

@@ -38,11 +38,13 @@ def store(station: Station, bank: RuleBank) -> Iterator[Artifacts]:
     """The worker's store with the pool `tiny` and its bank `mine`; what is added is gone afterwards."""
     artifacts = station.registry.artifacts
     RulePools(artifacts).add("tiny", POOL)
-    RuleBanks(artifacts).publish("mine", bank.card.digest, to_files(bank))
+    RuleBanks(artifacts).publish("mine", bank.digest, to_files(bank))
+    station.look_at_store()
     yield artifacts
     for shelf in (RulePools(artifacts), RuleBanks(artifacts), RuleAdapters(artifacts)):
-        for name in shelf.current():
+        for name in shelf.current().keys() & {"tiny", "others", "mine", "new"}:
             shelf.delete(name)
+    station.look_at_store()
 
 
 def upload(client: TestClient, count: int = COUNT) -> str:
@@ -133,7 +135,6 @@ MISSING = {
     "bank": ({"bank": "nobody"}, (404, "/bank", "unknown_bank")),
     "kind": ({"kind": "tail"}, (422, "/kind", "union_tag_invalid")),
     "method": ({"method": "magic"}, (422, "/method", "literal_error")),
-    "no bank": ({"bank": None}, (422, "/bank", "contradiction")),
     "bank of logits": ({"rater": "logits"}, (422, "/bank", "contradiction")),
     "robust logits": ({"rater": "logits", "bank": None, "policy": "robust"}, (422, "/policy", "contradiction")),
     "rank of a head": ({"rank": 4}, (422, "/rank", "extra_forbidden")),
@@ -154,7 +155,14 @@ def test_what_is_missing_or_wrong_is_named(
 
 def test_a_bank_made_for_other_rules_is_refused(client: TestClient) -> None:
     client.post("/rules", json={"id": "others", "rules": [POOL.rules[0].model_dump()]})
-    assert fault(post(client, pool="others")) == (422, "/bank", "another_pool")
+    assert fault(post(client, pool="others")) == (422, "/bank", "other_pool")
+
+
+def test_the_newest_bank_of_the_pool_teaches_where_none_is_named(client: TestClient) -> None:
+    finished(client, post(client, bank=None))
+    assert client.get("/rule-adapters/new").json()["bank"] == "mine"
+    client.post("/rules", json={"id": "others", "rules": [POOL.rules[0].model_dump()]})
+    assert fault(post(client, id="other", pool="others", bank=None)) == (404, "/pool", "no_bank")
 
 
 def test_pairs_that_teach_nothing_fail_the_job_with_the_reason(client: TestClient) -> None:

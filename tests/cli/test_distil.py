@@ -23,7 +23,7 @@ POOL = RulePool(rules=[Rule(id="no-shouting", category="tone", text="The respons
 def banks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RuleBanks]:
     """The banks of a store that has a pool called `mine`; the annotator is a tiny one."""
     monkeypatch.setenv("SAFEMARGIN_ARTIFACTS", str(tmp_path / "store"))
-    monkeypatch.setattr("cli.distil._annotator", tiny_annotator)
+    monkeypatch.setattr("cli.loading.annotator", tiny_annotator)
     settings.cache_clear()
     store = Artifacts(str(tmp_path / "store"))
     RulePools(store).add("mine", POOL)

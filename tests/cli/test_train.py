@@ -35,7 +35,7 @@ def adapters(
 ) -> Iterator[RuleAdapters]:
     """The rule adapters of a store that has the pool `tiny` and its bank `mine`, and the pool `others`."""
     monkeypatch.setenv("SAFEMARGIN_ARTIFACTS", str(tmp_path / "store"))
-    monkeypatch.setattr("cli.train._annotator", roomy_annotator)
+    monkeypatch.setattr("cli.loading.annotator", roomy_annotator)
     settings.cache_clear()
     store = Artifacts(str(tmp_path / "store"))
     RulePools(store).add("tiny", POOL)
@@ -73,6 +73,11 @@ def test_an_adapter_is_stored_and_its_figures_are_shown(
     check_fits(from_files("first", files), roomy_annotator(), POOL)
 
 
+def test_the_newest_bank_that_fits_teaches_where_none_is_named(adapters: RuleAdapters, data: Path) -> None:
+    train(data)
+    assert adapters.card("first").bank == "mine"
+
+
 def test_an_adapter_is_replaced_only_where_that_is_asked_for(adapters: RuleAdapters, data: Path) -> None:
     train(data, "--bank", "mine")
     again = train(data, "--bank", "mine", status=1)
@@ -91,11 +96,11 @@ def test_out_writes_files_and_leaves_the_store_alone(adapters: RuleAdapters, dat
 
 def test_faults_are_named_and_nothing_is_stored(adapters: RuleAdapters, data: Path) -> None:
     refused = {
-        "--bank: goes with the rater `probes`": (2, []),
+        "--bank: goes with the rater `probes` only": (2, ["--rater", "logits", "--bank", "mine"]),
         "--kind": (2, ["--kind", "tail", "--bank", "mine"]),
         "--k: ": (2, ["--bank", "mine", "--k", "0"]),
         "--rank: ": (2, ["--bank", "mine", "--rank", "4"]),
-        "there is no rule bank nothing": (1, ["--bank", "nothing"]),
+        "there is no rule bank called nothing": (1, ["--bank", "nothing"]),
         "made for other rules than pool tiny has now": (1, ["--bank", "mine", "--pool", "others"]),
         "there is no rule pool nowhere": (1, ["--bank", "mine", "--pool", "nowhere"]),
         "10 pairs are too few": (1, ["--bank", "mine", "--limit", "10"]),

@@ -15,7 +15,7 @@ from workers.directions.direction import SafetyDirection, logistic
 from workers.engine.annotator import Annotator
 from workers.engine.reference import read_plainly
 from workers.engine.sites import Site
-from workers.registry import UnknownDirection
+from workers.holding import NotHeld
 
 SITES = (Site(2, "mean"), Site(1, "end_of_turn"))
 PAIRS = [
@@ -55,7 +55,7 @@ def worker(annotator: Annotator, tmp_path: Path, directions: dict[str, SafetyDir
 
 
 def chunk(worker: PairAnnotator, *pairs: Pair, directions: Sequence[str] = ("sure",), truncate: bool = False) -> Chunk:
-    held = worker.directions.all()
+    held = worker.holdings.directions.all()
     refs = [ref(held[name]) for name in directions]
     lines = list(range(1, len(pairs) + 1))
     return Chunk(directions=refs, truncate=truncate, items=list(pairs), lines=lines, tokens=0)
@@ -169,6 +169,8 @@ def test_provenance_says_what_exactly_made_the_numbers(
     worker: PairAnnotator, annotator: Annotator, directions: dict[str, SafetyDirection]
 ) -> None:
     assert worker.annotate(chunk(worker, PAIRS[0])).provenance.model_dump() == {
+        "method": "margin",
+        "rules": None,
         "model": "tiny",
         "model_revision": "sha256:tiny",
         "template": annotator.template.digest,
@@ -222,7 +224,7 @@ def test_one_direction_is_not_listed_again(worker: PairAnnotator) -> None:
 
 def test_a_direction_that_is_not_to_be_had_is_refused_for_the_whole_chunk(worker: PairAnnotator) -> None:
     wanted = chunk(worker, PAIRS[0]).model_copy(update={"directions": [Ref(id="other", digest="sha256:" + "0" * 64)]})
-    with pytest.raises(UnknownDirection, match="direction other was deleted while the job used it"):
+    with pytest.raises(NotHeld, match="direction other was deleted while the job used it"):
         worker.annotate(wanted)
 
 

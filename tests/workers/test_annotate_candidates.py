@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from app.schemas.annotate import Annotation, FailedAnnotation
 from app.schemas.chunk import Chunk
@@ -14,8 +13,7 @@ from app.schemas.pairs import Pair
 from app.schemas.score import Candidates, Ranking, ScoredCandidates
 from tests.conftest import WINDOW, random_direction, ref, serving
 from workers.annotate import PairAnnotator
-from workers.batcher import Batcher
-from workers.directions.direction import SafetyDirection
+from workers.batcher import Batcher, Scorer, Scores
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
@@ -32,7 +30,7 @@ def worker(annotator: Annotator, tmp_path: Path) -> Iterator[PairAnnotator]:
 
 
 def chunk(worker: PairAnnotator, *items: Pair | Candidates, directions: Sequence[str] = ("sure",)) -> Chunk:
-    held = worker.directions.all()
+    held = worker.holdings.directions.all()
     refs = [ref(held[name]) for name in directions]
     lines = list(range(1, len(items) + 1))
     return Chunk(directions=refs, truncate=False, items=list(items), lines=lines, tokens=0)
@@ -70,12 +68,12 @@ class Fixed(Batcher):
     """A forward stage whose scores are given."""
 
     def __init__(self, *scores: float) -> None:
-        self._scores_given = torch.tensor([scores], dtype=torch.double)
+        self._scores_given = torch.tensor(scores, dtype=torch.double)
 
     def score(
-        self, groups: Sequence[Group], directions: Sequence[SafetyDirection], *, urgent: bool = True
-    ) -> list[Tensor | PairRefused]:
-        return [self._scores_given for _ in groups]
+        self, groups: Sequence[Group], scorers: Sequence[Scorer], *, urgent: bool = True
+    ) -> list[Scores | PairRefused]:
+        return [(self._scores_given,) for _ in groups]
 
 
 def test_equal_scores_share_a_rank_and_keep_their_order(worker: PairAnnotator) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import encode, tiny_annotator
-from workers.batcher import Batcher, Unscorable
+from workers.batcher import Batcher, Scores, Unscorable
 from workers.directions.direction import SafetyDirection, new_direction
 from workers.engine.errors import NotFinite, PairRefused
 from workers.engine.forward import read
@@ -24,7 +24,7 @@ PATIENCE = 10.0
 BREAKING, OVERFLOWING = 666, 667
 SHALLOW, DEEP = Site(1, "mean"), Site(3, "last")
 
-Outcomes = list[Tensor | PairRefused]
+Outcomes = list[Scores | PairRefused]
 
 
 def group(*responses: int, prompt: int = 5) -> Group:
@@ -115,7 +115,7 @@ def scored(batcher: Batcher, groups: Sequence[Group], directions: Sequence[Safet
 
 
 def values(outcomes: Outcomes) -> list[list[float] | str]:
-    return [outcome.squeeze(0).tolist() if isinstance(outcome, Tensor) else outcome.code for outcome in outcomes]
+    return [outcome[0].tolist() if isinstance(outcome, tuple) else outcome.code for outcome in outcomes]
 
 
 def test_each_group_gets_the_scores_of_its_responses_in_order(batcher: Batcher) -> None:
@@ -195,7 +195,7 @@ def test_a_token_whose_embedding_is_not_finite_refuses_only_the_pair_that_uses_i
     assert isinstance(outcomes[place], NotFinite)
     for index, (outcome, expected) in enumerate(zip(outcomes, healthy, strict=True)):
         if index != place:
-            torch.testing.assert_close(outcome, expected[None], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(outcome, (expected,), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("error", [TypeError("x"), KeyError("x"), AssertionError("x")], ids=lambda e: type(e).__name__)

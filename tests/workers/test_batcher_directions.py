@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import encode
-from workers.batcher import Batcher
+from workers.batcher import Batcher, Scores
 from workers.directions.direction import PromptTerm, SafetyDirection, new_direction
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
@@ -70,9 +70,9 @@ def batcher(forward: Watched, annotator: Annotator) -> Iterator[Batcher]:
 
 def scored(batcher: Batcher, groups: Sequence[Group], *directions: SafetyDirection) -> list[Tensor]:
     with ThreadPoolExecutor(1) as pool:
-        outcomes: list[Tensor | PairRefused] = pool.submit(batcher.score, groups, directions).result(10)
-    assert all(isinstance(outcome, Tensor) for outcome in outcomes)
-    return [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
+        outcomes: list[Scores | PairRefused] = pool.submit(batcher.score, groups, directions).result(10)
+    assert all(isinstance(outcome, tuple) for outcome in outcomes)
+    return [torch.stack(outcome) for outcome in outcomes if isinstance(outcome, tuple)]
 
 
 def by_hand(annotator: Annotator, direction: SafetyDirection, group: Group) -> Tensor:

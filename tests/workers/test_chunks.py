@@ -47,7 +47,7 @@ def rows_chunk(direction: Ref, count: int) -> bytes:
 def test_a_row_that_kills_workers_is_reported_alone_and_its_neighbours_are_annotated(
     duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, fatal, deaths = ref(duty.pairs.directions.all()["held"]), "41", 0
+    held, fatal, deaths = ref(duty.pairs.holdings.directions.all()["held"]), "41", 0
     job_id = jobs.submit(submission(work=[rows_chunk(held, 100)], total=100), limit=PLENTY)
     annotate = PairAnnotator.annotate
 
@@ -82,7 +82,7 @@ def test_a_row_that_kills_workers_is_reported_alone_and_its_neighbours_are_annot
 def test_suspected_chunks_are_tried_one_at_a_time_and_whoever_waits_is_not_marked(
     duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    direction = ref(duty.pairs.directions.all()["held"])
+    direction = ref(duty.pairs.holdings.directions.all()["held"])
     for _ in range(2):
         jobs.submit(submission(work=[rows_chunk(direction, 1)]), limit=PLENTY)
     for number in range(2):
@@ -118,7 +118,7 @@ def test_suspected_chunks_are_tried_one_at_a_time_and_whoever_waits_is_not_marke
 
 def stored_job(duty: Duty, jobs: JobStore, tmp_path: Path) -> str:
     """A job on one row in the artifact store."""
-    held = ref(duty.pairs.directions.all()["held"])
+    held = ref(duty.pairs.holdings.directions.all()["held"])
     rows = [Row(line=3, pair=Pair(prompt="hi", chosen="hello", rejected="go away"))]
     made = store_rows(duty.artifacts, "files/f", rows, 100, tmp_path)
     options = Reading(directions=[held], truncate=False).model_dump_json()

@@ -17,28 +17,28 @@ from workers import main
 from workers.engine import process
 from workers.engine.annotator import Annotator
 from workers.main import EXIT_CONFIGURATION, Presence
-from workers.registry import HeldDirections
+from workers.registry import Holdings
 
 
 @pytest.fixture
-def held(annotator: Annotator, tmp_path: Path) -> HeldDirections:
-    return HeldDirections(Registry(Artifacts(str(tmp_path / "store"))), annotator)
+def held(annotator: Annotator, tmp_path: Path) -> Holdings:
+    return Holdings.of(Artifacts(str(tmp_path / "store")), annotator)
 
 
 @pytest.fixture
-def presence(annotator: Annotator, held: HeldDirections) -> Iterator[Presence]:
+def presence(annotator: Annotator, held: Holdings) -> Iterator[Presence]:
     """A worker whose queue is away."""
     with Redis.from_url("unix:///nowhere/queue.sock", retry=None) as redis:
         yield Presence(redis, "this", annotator, held, 4711)
 
 
 def test_a_heartbeat_names_everything_that_is_held_as_proven(
-    presence: Presence, held: HeldDirections, annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+    presence: Presence, held: Holdings, annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[WorkerState] = []
     monkeypatch.setattr(roster, "announce", lambda _redis, state: said.append(state))
     one, other = random_direction(annotator, "one", 1), random_direction(annotator, "other", 2)
-    publish(held.registry, one, other)
+    publish(held.directions.registry, one, other)
     held.refresh()
     presence.announce()
     (state,) = said
@@ -59,9 +59,9 @@ def test_a_heartbeat_that_cannot_be_delivered_ends_nothing(
 
 
 def test_while_the_store_is_away_what_was_held_is_held_on(
-    held: HeldDirections, annotator: Annotator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    held: Holdings, annotator: Annotator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    publish(held.registry, random_direction(annotator, "d"))
+    publish(held.directions.registry, random_direction(annotator, "d"))
     main._look_at_store(held)
 
     def away(_registry: Registry) -> dict[str, str]:
@@ -69,8 +69,8 @@ def test_while_the_store_is_away_what_was_held_is_held_on(
 
     monkeypatch.setattr(Registry, "current", away)
     main._look_at_store(held)
-    assert set(held.all()) == {"d"}
-    assert caplog.messages == ["directions not refreshed: PermissionError"]
+    assert set(held.directions.all()) == {"d"}
+    assert caplog.messages == ["holdings not refreshed: PermissionError"]
 
 
 def test_an_annotator_that_is_not_there_ends_the_process_with_a_status_of_its_own(

@@ -17,7 +17,8 @@ from workers.directions.files import to_files
 from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
-from workers.registry import HeldDirections, UnknownDirection, publish_shipped
+from workers.holding import NotHeld
+from workers.registry import HeldDirections, publish_shipped
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def made_for(direction: SafetyDirection, **elsewhere: str) -> SafetyDirection:
 
 def test_it_holds_nothing_of_an_empty_store(held: HeldDirections) -> None:
     assert held.refresh() is False
-    assert (held.all(), held.cards()) == ({}, [])
+    assert held.all() == {}
 
 
 def test_a_direction_put_into_the_store_is_held_after_the_next_look(
@@ -59,7 +60,7 @@ def test_a_direction_put_into_the_store_is_held_after_the_next_look(
     publish(registry, other)
     assert held.refresh() is True
     assert held.refresh() is False
-    assert {card.id for card in held.cards()} == {"one", "other"}
+    assert set(held.all()) == {"one", "other"}
     assert torch.equal(held.all()["other"].vectors, other.vectors)
 
 
@@ -178,9 +179,9 @@ def test_what_a_chunk_asks_for_and_cannot_have_is_named_with_the_reason(
         (broken, r"broken: unreadable direction \(SafetensorError\)"),
         (foreign, "direction foreign was made for tiny, not for the weights of tiny"),
     ):
-        with pytest.raises(UnknownDirection, match=f"^{reason}$"):
+        with pytest.raises(NotHeld, match=f"^{reason}$"):
             held.get(ref(direction))
-    with pytest.raises(UnknownDirection, match="direction never was deleted"):
+    with pytest.raises(NotHeld, match="direction never was deleted"):
         held.get(Ref(id="never", digest=gone.card.digest))
 
 

@@ -33,7 +33,7 @@ def worker(annotator: Annotator, tmp_path: Path, redis: Redis) -> Iterator[PairA
 def read(
     worker: PairAnnotator, *items: Pair | Candidates, directions: str = "one", truncate: bool = False
 ) -> ChunkAnswer:
-    held = worker.directions.all()
+    held = worker.holdings.directions.all()
     refs = [ref(held[name]) for name in directions.split()]
     lines = list(range(1, len(items) + 1))
     return worker.annotate(Chunk(directions=refs, truncate=truncate, items=list(items), lines=lines, tokens=0))
@@ -115,7 +115,7 @@ def test_another_direction_is_another_score(worker: PairAnnotator) -> None:
 
 
 def test_another_annotator_is_another_score(worker: PairAnnotator, redis: Redis) -> None:
-    direction = worker.directions.all()["one"]
+    direction = worker.holdings.directions.all()["one"]
     keys = [
         ScoreCache(redis, annotator, ENTRIES).keys(user("hi"), ["ho"], [direction])[0]
         for annotator in (tiny_annotator(), replace(tiny_annotator(), revision="sha256:another"))

@@ -177,7 +177,7 @@ def test_a_dead_workers_fit_is_queued_for_those_who_fit(duty: Duty, jobs: JobSto
 
 
 def test_a_chunk_is_annotated_once(duty: Duty, jobs: JobStore) -> None:
-    held = ref(duty.pairs.directions.all()["held"])
+    held = ref(duty.pairs.holdings.directions.all()["held"])
     job_id = annotating(jobs, held)
     for _ in range(2):
         tasks.annotate_next(keys.ANNOTATE)
@@ -199,7 +199,7 @@ def test_lanes_of_every_queue_work_beside_each_other(
 ) -> None:
     annotated = threading.Event()
     fitting(monkeypatch, lambda _step: annotated.wait(10))  # over only once a chunk has been annotated meanwhile
-    held = ref(duty.pairs.directions.all()["held"])
+    held = ref(duty.pairs.holdings.directions.all()["held"])
     lanes = Lanes(queue_url, NAME, {keys.ANNOTATE: 2, keys.TRAIN: 1})
     names = [thread.name.removeprefix(NAME) for thread in lanes._threads]
     assert names == [".annotate.0", ".annotate.1", ".train.0"]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from app.schemas.directions import Accuracy
+from app.schemas.evaluation import Gain
 
 _RESAMPLES, _AT_ONCE = 2000, 100
 _SEED = 20240612
@@ -11,24 +12,35 @@ _SEED = 20240612
 
 def accuracy(margins: Tensor, families: Tensor) -> Accuracy:
     """Share of [n] margins above zero, a tie counting half, with a 95 % bootstrap interval that resamples families."""
-    right = (margins > 0).double() + 0.5 * (margins == 0).double()
-    value, low, high = mean_of(right, families)
-    return Accuracy(value=value, low=low, high=high, pairs=len(margins), prompts=len(torch.unique(families)))
+    right = _right(margins)
+    low, high, count = interval(right, families)
+    return Accuracy(value=float(right.mean()), low=low, high=high, pairs=len(margins), prompts=count)
 
 
-def mean_of(values: Tensor, families: Tensor) -> tuple[float, float, float]:
-    """Mean of [n] values and its 95 % bootstrap interval, which resamples families."""
+def gain(margins: Tensor, baseline: Tensor, families: Tensor) -> Gain:
+    """Accuracy of [n] margins less that of other margins of the same pairs, with an interval as of `accuracy`."""
+    more = _right(margins) - _right(baseline)
+    low, high, _ = interval(more, families)
+    return Gain(value=float(more.mean()), low=low, high=high)
+
+
+def interval(values: Tensor, families: Tensor) -> tuple[float, float, int]:
+    """Where the mean of [n] values lies with 95 % by a bootstrap that resamples families, and how many these are."""
     _, inverse = torch.unique(families, return_inverse=True)
     count = int(inverse.max()) + 1
-    sums = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, values.double())
-    sizes = torch.bincount(inverse, minlength=count).double()
+    sums = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, values)
+    sizes = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, torch.ones_like(values))
     source = torch.Generator().manual_seed(_SEED)
     means = []
     for _ in range(0, _RESAMPLES, _AT_ONCE):
         draws = torch.randint(count, (_AT_ONCE, count), generator=source)
         means.append(sums[draws].sum(dim=1) / sizes[draws].sum(dim=1))
     low, high = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    return float(values.double().mean()), low, high
+    return low, high, count
+
+
+def _right(margins: Tensor) -> Tensor:
+    return (margins > 0).double() + 0.5 * (margins == 0).double()
 
 
 def platt_slope(margins: Tensor, weights: Tensor | None = None) -> float | None:

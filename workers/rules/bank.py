@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from app.rulebanks import CARD, TENSORS
+from app.rulebanks import CARD, TENSORS, RuleBanks
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from workers.directions.direction import digest
@@ -25,6 +26,9 @@ from workers.engine.packing import Group
 from workers.engine.sites import Site, sites_of
 from workers.rules.errors import UnusableBank
 from workers.rules.rating import Answered, Ratings
+
+SHIPPED = Path(__file__).with_name("shipped")
+"""Banks that come with the service, a folder of files each."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ class RuleBank:
         return self.card.id
 
     @property
+    def digest(self) -> str:
+        """Of its content."""
+        return self.card.digest
+
+    @property
     def reads(self) -> tuple[Site, ...]:
         """Every place it reads: those of the response, then those of the prompt."""
         return self.sites + self.prompt_sites
@@ -91,20 +100,14 @@ class RuleBank:
         named = {f"{name}.{part}": getattr(of, part) for name, of in probes.items() for part in _PARTS}
         return named | {"noise": self.noise, "correlation": self.correlation}
 
-    def ratings(self, activations: Tensor) -> Ratings:
-        """Ratings of K responses to one prompt from their [K, S + G, d] activations at `reads`.
+    def scores(self, activations: Tensor) -> Tensor:
+        """[n, 2, R] score and relevance of n responses from their [n, S + G, d] activations at `reads`.
 
         A rule that is not used has score and relevance zero.
-
-        Raises:
-            NotFinite: the activations are not.
         """
         scores = 2 * torch.sigmoid(self.keeps.log_odds(activations[:, : len(self.sites)])) - 1
-        relevance = torch.sigmoid(self.relevant.log_odds(activations)).mean(dim=0)
-        if not (torch.isfinite(scores).all() and torch.isfinite(relevance).all()):
-            raise NotFinite("the annotator's activations are not finite numbers")
-        used = self.used.to(scores)
-        return Ratings(scores * used, relevance * used)
+        relevance = torch.sigmoid(self.relevant.log_odds(activations))
+        return torch.stack([scores, relevance], dim=1) * self.used.to(scores)
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,11 @@ class ProbeRater:
         groups = [group for group in encoded if isinstance(group, Group)]
         rated: dict[int, Ratings | PairRefused] = {}
         for index, reading in read_each(self.annotator, groups, self.bank.reads):
-            try:
-                rated[places[index]] = self.bank.ratings(reading)
-            except NotFinite as refusal:
-                rated[places[index]] = refusal
+            scores = self.bank.scores(reading)
+            finite = bool(torch.isfinite(scores).all())
+            rated[places[index]] = (
+                ratings_of(scores) if finite else NotFinite("the annotator's activations are not finite numbers")
+            )
         return [group if isinstance(group, PairRefused) else rated[place] for place, group in enumerate(encoded)]
 
     def _encode(self, item: Answered, truncate: bool) -> Group | PairRefused:
@@ -137,6 +141,11 @@ class ProbeRater:
             return self.annotator.template.encode(item.messages, item.responses, truncate=truncate)
         except PairRefused as refusal:
             return refusal
+
+
+def ratings_of(scores: Tensor) -> Ratings:
+    """Ratings of K responses to one prompt from what a bank's `scores` made of them, [K, 2, R]."""
+    return Ratings(scores[:, 0], scores[:, 1].mean(dim=0))
 
 
 _PARTS = ("vectors", "slopes", "offsets")
@@ -184,6 +193,36 @@ def from_files(name: str, files: Mapping[str, bytes]) -> RuleBank:
     except ValueError as error:
         raise UnusableBank(f"{name}: {error}") from None
     return RuleBank(card, sites, prompt_sites, keeps, relevant, tensors["noise"], tensors["correlation"])
+
+
+def from_folder(folder: Path) -> RuleBank:
+    """Read a bank whose files lie in a folder.
+
+    Raises:
+        UnusableBank: as `from_files`, or a file cannot be read.
+    """
+    try:
+        files = {part: (folder / part).read_bytes() for part in (CARD, TENSORS)}
+    except OSError as error:
+        raise UnusableBank(f"{folder}: {error.strerror}") from error
+    return from_files(folder.name, files)
+
+
+def shipped_banks(annotator: Annotator) -> list[RuleBank]:
+    """The banks that come with the service and were made for this annotator."""
+    banks = []
+    for folder in sorted(path.parent for path in SHIPPED.glob(f"*/{CARD}")):
+        card = BankCard.model_validate_json((folder / CARD).read_bytes())
+        if (card.model_revision, card.template) == (annotator.revision, annotator.template.digest):
+            banks.append(from_folder(folder))
+    return banks
+
+
+def publish_shipped_banks(banks: RuleBanks, annotator: Annotator) -> None:
+    """Put the banks that come with the service and fit this annotator into the store, unless it has known them."""
+    for bank in shipped_banks(annotator):
+        if not banks.knows(bank.id):
+            banks.publish(bank.id, bank.card.digest, to_files(bank))
 
 
 def check_fits(bank: RuleBank, annotator: Annotator, pool: RulePool) -> None:

@@ -3,6 +3,7 @@
 RuleError
 ├── UnfitExamples    the examples cannot give a bank of probes, or the pairs a rule adapter
 ├── UnusableBank     a stored bank is damaged or was made for something else
+├── UnfitPairs       the pairs cannot tell how well anything reads
 ├── UnusableAdapter  a stored rule adapter is damaged or was made for something else
 ├── CannotAsk        the annotator has no words to answer with
 └── CannotClassify   the annotator's architecture has no sequence classifier
@@ -19,6 +20,10 @@ class UnfitExamples(RuleError):
 
 class UnusableBank(RuleError):
     """A stored bank is damaged, hostile or made for another annotator or pool."""
+
+
+class UnfitPairs(RuleError):
+    """Too few labelled pairs can be read to tell how well anything reads them."""
 
 
 class UnusableAdapter(RuleError):

@@ -110,6 +110,11 @@ def choose(policy: Policy, evidence: Evidence) -> Choice:
     return Choice(critical, weights / weights.sum(dim=1, keepdim=True).clamp(min=1))
 
 
+def spoken_of(relevance: Tensor) -> Tensor:
+    """[P] whether any of the [P, R] rules is relevant to a pair; of one that none is, the rules have nothing to say."""
+    return (relevance >= RELEVANT).any(dim=1)
+
+
 def shrinkage(differences: Tensor, noise: Tensor) -> Tensor:
     """[P, R] share of each difference that is likely not noise: Δ² / (Δ² + σ²)."""
     power = differences.square()
@@ -174,6 +179,7 @@ def _draws(evidence: Evidence) -> Tensor:
     if evidence.seeds is None:
         raise ValueError("the policy `random` needs a seed for every pair")
     rules = evidence.differences.shape[1]
+    readable = evidence.relevance > 0  # a rule that the rater cannot read has none, and is drawn last
     seeds = [int(seed) for seed in evidence.seeds]
     draws = [torch.rand(rules, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(draws) if draws else torch.zeros_like(evidence.differences)
+    return torch.stack(draws) * readable if draws else torch.zeros_like(evidence.differences)

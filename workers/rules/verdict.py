@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from app.schemas.judging import Side, TieReason
-from workers.rules.selection import RELEVANT, Choice
+from workers.rules.selection import Choice, spoken_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def verdicts(scores: Tensor, relevance: Tensor, choice: Choice, *, slope: float,
         raise ValueError("a rule has a score or a relevance that is not finite")
     differences = scores[:, 0] - scores[:, 1]
     parts = slope * choice.weights * differences
-    spoken = (relevance >= RELEVANT).any(dim=1).tolist()
+    spoken = spoken_of(relevance).tolist()
     return [
         _verdict(scores[p], relevance[p], choice.critical[p], parts[p], band) if spoken[p] else _NOTHING_TO_SAY
         for p in range(len(scores))

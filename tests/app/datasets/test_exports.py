@@ -16,6 +16,7 @@ from app.datasets.exports import Format, parquet_stream, raw_row, schema, traine
 from app.datasets.reading import read_rows
 from app.datasets.rows import Row, find_kind, parse
 from app.schemas.annotate import Annotation, Margin, Provenance, Raw, Tokens
+from app.schemas.judging import CriticalRule, RuleProvenance, RuleVerdict
 from app.schemas.pairs import Message, Pair
 
 TEXTS = ["Grüß Gott 👋", "", " \n\t ", "\u2028", '"\\', "a" * 10_000]
@@ -26,6 +27,20 @@ def annotation(pair_id: str = "a", margin: float = -0.1, **more: Any) -> Annotat
     said = {"margin": margin, "probability": 0.475, "level": 2, "label_conflict": True, "raw": raw}
     tokens = Tokens(prompt=7, chosen=22, rejected=0)
     return Annotation.model_validate({**said, "id": pair_id, "truncated": False, "tokens": tokens, **more})
+
+
+NAMES = {"rule": "no-threats", "category": "violence", "text": "The response threatens nobody."}
+NUMBERS = {"chosen": 0.5, "rejected": -1.0, "relevance": 1 / 3, "contribution": 0.7}
+VERDICT = {"margin": 0.7, "preferred": "chosen", "tie": None, "critical": [NAMES | NUMBERS]}
+TIE = {"margin": 0.0, "preferred": "tie", "tie": "no_relevant_rule", "critical": []}
+JUDGED_BY = {name: "x" for name in ("pool", "pool_digest", "bank", "bank_digest", "adapter", "adapter_digest")} | {
+    "rater": "probes",
+    "policy": "robust",
+    "k": 5,
+    "band": 0.25,
+    "calibrated": True,
+    "rules": 88,
+}
 
 
 def provenance(**more: Any) -> Provenance:
@@ -74,6 +89,8 @@ def test_raw_rows_come_back_from_parquet_exactly() -> None:
     rows = [
         raw_row(1, annotation(), provenance()),
         raw_row(3, several, provenance(others=[provenance(direction="other")])),
+        raw_row(4, annotation(rules=VERDICT), provenance(method="rules", rules=JUDGED_BY)),
+        raw_row(5, annotation(rules=TIE), provenance(direction="d", rules=JUDGED_BY | {"bank": None})),
     ]
     for row, back in zip(rows, read_back(rows, schema("raw")), strict=True):
         assert back["line"] == row["line"]
@@ -96,6 +113,9 @@ def test_the_columns_of_raw_rows_are_the_fields_of_what_they_hold() -> None:
     assert names(held.field("directions").type.item_type) == fields(Margin)
     assert names(made_by) == fields(Provenance)
     assert names(made_by.field("others").type.value_type) == fields(Provenance) - {"others"}
+    assert names(held.field("rules").type) == fields(RuleVerdict)
+    assert names(held.field("rules").type.field("critical").type.value_type) == fields(CriticalRule)
+    assert names(made_by.field("rules").type) == fields(RuleProvenance)
 
 
 @pytest.mark.parametrize("format", get_args(Format))

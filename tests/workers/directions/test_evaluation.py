@@ -13,6 +13,7 @@ from workers.directions.evaluation import (
     calibration_error,
     correlation,
     folds,
+    gain,
     level_edges,
     likelihoods,
     platt_slope,
@@ -226,3 +227,21 @@ def test_level_edges_cut_margins_into_parts_of_equal_size(levels: int) -> None:
 
 def test_two_levels_part_at_the_median() -> None:
     assert level_edges(torch.tensor([5.0, -1.0, 2.0]), 2) == [2.0]
+
+
+def test_a_gain_is_the_difference_of_two_accuracies_on_the_same_pairs() -> None:
+    families = torch.arange(100) // 2
+    better, worse = torch.ones(100), torch.ones(100)
+    better[:10] = -1
+    worse[5:30] = -1
+    found = gain(better, worse, families)
+    assert found.value == pytest.approx(accuracy(better, families).value - accuracy(worse, families).value)
+    assert 0 < found.low < found.value < found.high
+    swapped = gain(worse, better, families)
+    assert (swapped.value, swapped.low, swapped.high) == pytest.approx((-found.value, -found.high, -found.low))
+
+
+def test_margins_that_agree_gain_nothing_with_certainty() -> None:
+    margins = torch.tensor([1.0, -1.0, 0.0, 2.0])
+    found = gain(margins, 3 * margins, torch.arange(4))
+    assert (found.value, found.low, found.high) == (0, 0, 0)

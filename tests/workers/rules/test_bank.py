@@ -18,10 +18,10 @@ from workers.directions.direction import digest
 from workers.directions.fit import candidate_layers, request_layer
 from workers.directions.gather import POOLINGS
 from workers.engine.annotator import Annotator
-from workers.engine.errors import NotFinite, TooLong
+from workers.engine.errors import TooLong
 from workers.engine.forward import read
 from workers.engine.sites import Site
-from workers.rules.bank import ProbeRater, RuleBank, check_fits, from_files, to_files
+from workers.rules.bank import ProbeRater, RuleBank, check_fits, from_files, ratings_of, to_files
 from workers.rules.distil import distil
 from workers.rules.errors import UnfitExamples, UnusableBank
 from workers.rules.examples import Examples, from_exchanges, from_rater, from_rows, read_exchanges
@@ -92,7 +92,7 @@ def test_one_pass_where_the_default_direction_reads_rates_every_rule(roomy: Anno
     assert bank.sites == tuple(Site(layer, pooling) for layer in layers for pooling in POOLINGS)
     assert bank.prompt_sites == (Site(request_layer(roomy), "request"),)
     group = roomy.template.encode(user("Say something of wine"), ["WINE IS GREAT!!!", "wine is great"])
-    ratings = bank.ratings(read(roomy, [group], bank.reads))
+    ratings = ratings_of(bank.scores(read(roomy, [group], bank.reads)))
     assert (ratings.scores.shape, ratings.relevance.shape) == ((2, 3), (3,))
     assert ratings.scores[0, 2] < ratings.scores[1, 2]
     assert ratings.scores.abs().max() <= 1
@@ -125,8 +125,6 @@ def test_an_item_that_cannot_be_read_fails_alone(roomy: Annotator, bank: RuleBan
     assert isinstance(long, TooLong)
     assert isinstance(pair, Ratings)
     assert isinstance(empty, Ratings)
-    with pytest.raises(NotFinite):
-        bank.ratings(torch.full((2, len(bank.reads), roomy.width), float("nan")))
 
 
 def test_labelled_rows_and_another_raters_scores_give_a_bank_too(

@@ -43,6 +43,11 @@ class HeadAdapter:
         """The name under which requests ask for it."""
         return self.card.id
 
+    @property
+    def digest(self) -> str:
+        """Of its content."""
+        return self.card.digest
+
     @cached_property
     def reads(self) -> tuple[Site, ...]:
         """The S places that it reads: those of the response, then those of the prompt."""
@@ -78,6 +83,11 @@ class LoraAdapter:
     def id(self) -> str:
         """The name under which requests ask for it."""
         return self.card.id
+
+    @property
+    def digest(self) -> str:
+        """Of its content."""
+        return self.card.digest
 
     def classifier(self, annotator: Annotator) -> Classifier:
         """Put it on the annotator's weights: takes seconds, and the memory of its own numbers. To be done once.

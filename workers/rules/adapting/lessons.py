@@ -10,11 +10,11 @@ from app.schemas.pairs import Pair
 from workers.directions.gather import opening
 from workers.directions.rows import spool
 from workers.engine.annotator import Annotator
-from workers.engine.errors import NotFinite, PairRefused
+from workers.engine.errors import PairRefused
 from workers.engine.forward import read_each
 from workers.engine.packing import Group
 from workers.engine.sites import Site
-from workers.rules.bank import RuleBank
+from workers.rules.bank import RuleBank, ratings_of
 from workers.rules.errors import UnfitExamples
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Ratings
@@ -142,10 +142,9 @@ def _read(
         place = places[index]
         activations[place] = reading[:, own]
         if isinstance(rater, RuleBank):
-            try:
-                ratings[place] = rater.ratings(reading[:, : len(rater.reads)])
-            except NotFinite:
-                continue
+            scores = rater.scores(reading[:, : len(rater.reads)])
+            if torch.isfinite(scores).all():
+                ratings[place] = ratings_of(scores)
     return activations
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from app.schemas.ruleadapters import AdapterMeasures, ChooserName, ChooserReading, Estimate
-from workers.directions.evaluation import mean_of
+from workers.directions.evaluation import interval
 from workers.rules.adapting.lessons import Lessons
 from workers.rules.selection import Choice, Policy
 
@@ -78,8 +78,8 @@ def _reading(
 
 
 def _estimate(values: Tensor, families: Tensor) -> Estimate:
-    known = ~values.isnan()
+    known, exact = ~values.isnan(), values.double()
     if not known.any():
         return Estimate(value=0.0, low=0.0, high=0.0)
-    value, low, high = mean_of(values[known], families[known])
-    return Estimate(value=value, low=low, high=high)
+    low, high, _ = interval(exact[known], families[known])
+    return Estimate(value=float(exact[known].mean()), low=low, high=high)

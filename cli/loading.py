@@ -1,0 +1,98 @@
+"""What commands load: the annotator, a rule pool, a bank of rule probes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.artifacts import Artifacts
+from app.rulebanks import CARD, TENSORS, BankMissing, RuleBanks
+from app.rulepools import PoolMissing, RulePools
+from app.schemas.judging import SHIPPED_POOL
+from app.schemas.rulebanks import BankCard
+from app.schemas.rules import RulePool
+from app.settings import settings
+from cli.saying import failure
+
+if TYPE_CHECKING:
+    from workers.engine.annotator import Annotator
+    from workers.rules.bank import RuleBank
+
+
+def annotator() -> "Annotator":
+    """The annotator of the settings, proven to read packed as it reads plainly."""
+    from workers.configured import configured_annotator
+    from workers.probe import probe
+
+    loaded = configured_annotator(settings())
+    probe(loaded)
+    return loaded
+
+
+def rule_pool(pool_id: str) -> RulePool:
+    """A pool of the artifact store; the project's own is there even where no worker has stored it yet.
+
+    Raises:
+        typer.Exit: there is none.
+    """
+    from workers.rules.pool import shipped_pool
+
+    try:
+        return RulePools(Artifacts(settings().artifacts_url)).pool(pool_id)
+    except PoolMissing as error:
+        if pool_id == SHIPPED_POOL:
+            return shipped_pool()
+        raise failure(str(error)) from error
+
+
+def rule_banks() -> RuleBanks:
+    """The banks of the artifact store."""
+    return RuleBanks(Artifacts(settings().artifacts_url))
+
+
+def rule_bank(named: str | None, pool_id: str, pool: RulePool, reader: "Annotator") -> "RuleBank":
+    """A bank that reads these rules with this annotator.
+
+    Args:
+        named: its id, or the folder of its files; where left out, the newest of the store that fits, or a shipped one.
+        pool_id: what the pool is called.
+        pool: the rules.
+        reader: the annotator.
+
+    Raises:
+        UnusableBank: it is damaged or was made for something else.
+        typer.Exit: there is none.
+    """
+    from workers.rules.bank import check_fits, from_folder, shipped_banks
+
+    if named is not None and Path(named).is_dir():
+        bank = from_folder(Path(named))
+    else:
+        held = rule_banks().current()
+        shipped = {bank.id: bank for bank in shipped_banks(reader)}
+        name = _newest(pool_id, pool, reader, list(shipped.values())) if named is None else named
+        if name not in held and name not in shipped:
+            wanted = f"called {named}" if named else f"of {pool_id} for {reader.name}"
+            raise failure(f"there is no rule bank {wanted}; `safemargin rules distil` makes one")
+        bank = _stored(name, held[name]) if name in held else shipped[name]
+    check_fits(bank, reader, pool)
+    return bank
+
+
+def _newest(pool_id: str, pool: RulePool, reader: "Annotator", shipped: list["RuleBank"]) -> str:
+    """Id of the newest bank made for this; empty where there is none."""
+
+    def fits(card: BankCard) -> bool:
+        made_for = (card.pool, card.pool_digest, card.model_revision, card.template)
+        return made_for == (pool_id, pool.digest, reader.revision, reader.template.digest)
+
+    stored = sorted(filter(fits, rule_banks().cards()), key=lambda card: card.created)
+    ours = [bank.card for bank in shipped if fits(bank.card)]
+    return (stored or ours)[-1].id if stored or ours else ""
+
+
+def _stored(name: str, digest: str) -> "RuleBank":
+    from workers.rules.bank import from_files
+
+    try:
+        return from_files(name, {part: rule_banks().part(name, digest, part) for part in (CARD, TENSORS)})
+    except BankMissing as error:
+        raise failure(str(error)) from error

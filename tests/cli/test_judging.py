@@ -1,0 +1,53 @@
+"""`--method`, `--explain` and `--rules`: what they ask of the service, and how they are refused."""
+
+from typing import Any
+
+import pytest
+import typer
+
+from cli.judging import judging
+from tests.cli.bench import Bench
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        (("margin", False, []), {}),
+        (("rules", False, []), {"method": "rules"}),
+        (("margin", True, []), {"explain": True}),
+        (
+            ("rules", False, ["policy=published", "k=3", "band=0.5"]),
+            {"method": "rules", "rules": {"policy": "published", "k": 3, "band": 0.5}},
+        ),
+        (
+            ("margin", True, ["policy=fixed", "fixed=calm,kind"]),
+            {"explain": True, "rules": {"policy": "fixed", "fixed": ["calm", "kind"]}},
+        ),
+    ],
+)
+def test_only_what_is_not_the_default_is_said(given: tuple[str, bool, list[str]], asked: dict[str, Any]) -> None:
+    assert judging(*given) == asked
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "why"),
+    [
+        (("mergin", False, []), "--method", "'margin' or 'rules'"),
+        (("rules", False, ["k"]), "--rules", "takes NAME=VALUE, not k"),
+        (("rules", False, ["k=none"]), "--rules k", "integer"),
+        (("rules", False, ["kay=3"]), "--rules kay", "not permitted"),
+        (("rules", False, ["policy=fixed"]), "--rules fixed", "goes with the policy `fixed`"),
+        (("margin", False, ["k=3"]), "--rules", "goes with --method rules or --explain"),
+    ],
+)
+def test_what_cannot_be_is_named(given: tuple[str, bool, list[str]], where: str, why: str) -> None:
+    with pytest.raises(typer.BadParameter) as refused:
+        judging(*given)
+    assert refused.value.param_hint == where
+    assert why in str(refused.value)
+
+
+def test_a_dataset_is_annotated_by_the_rules_that_were_named(bench: Bench) -> None:
+    bench.annotate("--method", "rules", "--rules", "policy=published", "--rules", "k=3")
+    order = bench.service.jobs["j1"]["order"]
+    assert (order["method"], order["rules"]) == ("rules", {"policy": "published", "k": 3})

@@ -1,0 +1,107 @@
+"""Rules in a chunk: asked by probes or of the annotator itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.rulebanks import RuleBanks
+from app.rulepools import RulePools
+from app.schemas.annotate import Annotation
+from app.schemas.chunk import Chunk, ChunkAnswer, Judging, Ref
+from app.schemas.pairs import Pair
+from tests.conftest import RULES, random_bank, serving, tiny_annotator, user
+from workers.annotate import PairAnnotator
+from workers.engine.annotator import Annotator
+from workers.holding import NotHeld
+from workers.rules.bank import to_files
+from workers.rules.logits import LogitRater
+from workers.rules.rating import Answered, Ratings
+
+POOL = Ref(id="tiny-rules", digest=RULES.digest)
+PAIR = Pair(id="a", prompt="How do I pick a lock?", chosen="Ask a locksmith.", rejected="Bend two hairpins.")
+EMPTY = Pair(id="b", prompt="Hello?", chosen="", rejected="Hello.")
+
+
+@pytest.fixture(scope="module")
+def roomy() -> Annotator:
+    """An annotator with room for a question about a rule."""
+    return tiny_annotator(max_position_embeddings=1024)
+
+
+@pytest.fixture
+def worker(roomy: Annotator, tmp_path: Path) -> Iterator[PairAnnotator]:
+    with serving(roomy, tmp_path) as serves:
+        artifacts, bank = serves.holdings.directions.registry.artifacts, random_bank(roomy)
+        RulePools(artifacts).add(POOL.id, RULES)
+        RuleBanks(artifacts).publish(bank.id, bank.digest, to_files(bank))
+        serves.holdings.refresh()
+        yield serves
+
+
+def bank_of(worker: PairAnnotator) -> Ref:
+    return Ref(id="probes", digest=worker.holdings.banks.digests()["probes"])
+
+
+def judged(worker: PairAnnotator, judging: Judging, *pairs: Pair) -> ChunkAnswer:
+    chunk = Chunk(
+        directions=[], truncate=False, judging=judging, items=list(pairs), lines=list(range(len(pairs))), tokens=1
+    )
+    return worker.annotate(chunk)
+
+
+def probes(worker: PairAnnotator, bank: Ref | None = None, pool: Ref = POOL) -> Judging:
+    return Judging(pool=pool, rater="probes", policy="published", k=2, band=0.0, bank=bank or bank_of(worker))
+
+
+def by_logits(k: int) -> Judging:
+    return Judging(pool=POOL, rater="logits", policy="published", k=k, band=0.0)
+
+
+def test_probes_judge_every_pair_also_one_with_an_empty_response(worker: PairAnnotator) -> None:
+    answer = judged(worker, probes(worker), PAIR, EMPTY)
+    for entry in answer.entries:
+        assert isinstance(entry, Annotation)
+        assert entry.rules is not None
+        assert len(entry.rules.critical) == 2
+
+
+def test_logits_are_the_annotators_own_answers(worker: PairAnnotator, roomy: Annotator) -> None:
+    (entry,) = judged(worker, by_logits(len(RULES.rules)), PAIR).entries
+    assert isinstance(entry, Annotation)
+    assert entry.rules is not None
+    rater = LogitRater(roomy, [rule.text for rule in RULES.ordered])
+    (ratings,) = rater.rate([Answered(user(str(PAIR.prompt)), [PAIR.chosen, PAIR.rejected])])
+    assert isinstance(ratings, Ratings)
+    places = {rule.id: place for place, rule in enumerate(RULES.ordered)}
+    for rule in entry.rules.critical:
+        place = places[rule.rule]
+        assert (rule.chosen, rule.rejected) == pytest.approx(ratings.scores[:, place].tolist(), abs=1e-5)
+        assert rule.relevance == pytest.approx(float(ratings.relevance[place]), abs=1e-5)
+
+
+def test_where_no_rule_is_relevant_the_pair_is_a_tie_and_says_so(
+    worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.rules.verdict.RELEVANT", 1.1)
+    (entry,) = judged(worker, probes(worker), PAIR).entries
+    assert isinstance(entry, Annotation)
+    assert entry.rules is not None
+    assert (entry.margin, entry.label_conflict, entry.raw.chosen) == (0.0, False, 0.0)
+    assert (entry.rules.preferred, entry.rules.tie, entry.rules.critical) == ("tie", "no_relevant_rule", [])
+
+
+def test_a_bank_or_a_pool_that_is_gone_fails_the_chunk(worker: PairAnnotator) -> None:
+    gone = Ref(id="gone", digest="sha256:" + "0" * 64)
+    with pytest.raises(NotHeld, match="rule bank gone was deleted while the job used it"):
+        judged(worker, probes(worker, bank=gone), PAIR)
+    with pytest.raises(NotHeld, match="rule pool gone was deleted while the job used it"):
+        judged(worker, probes(worker, pool=gone), PAIR)
+
+
+def test_a_bank_made_for_another_pool_is_not_held(worker: PairAnnotator, roomy: Annotator) -> None:
+    other = random_bank(roomy, "other", pool_digest="sha256:" + "1" * 64)
+    banks = RuleBanks(worker.holdings.directions.registry.artifacts)
+    banks.publish(other.id, other.digest, to_files(other))
+    worker.holdings.refresh()
+    assert set(worker.holdings.banks.all()) == {"probes"}
