@@ -4,6 +4,8 @@ from starlette.concurrency import run_in_threadpool
 
 from app.errors import NotFound, Unavailable, Unprocessable
 from app.jobs import roster
+from app.jobs.roster import HeldBank, WorkerState
+from app.ruleadapters import AdapterMissing
 from app.rulepools import PoolMissing
 from app.schemas.annotate import AnnotateOptions, DirectionOptions
 from app.schemas.chunk import Judging, Reading, Ref
@@ -34,8 +36,7 @@ async def _directions(service: Service, options: DirectionOptions) -> list[Ref]:
     cards = [await service.direction(name, at) for name, at in zip(options.asked, pointers, strict=True)]
     clash = next((i for i, card in enumerate(cards) if card in cards[:i]), None)
     if clash is not None:
-        error = FieldProblem(pointer=pointers[clash], code="same_direction", detail="is named twice: default is one")
-        raise Unprocessable("the request is not valid", errors=[error])
+        raise _unfit(pointers[clash], "same_direction", "is named twice: default is one")
     return [Ref(id=card.id, digest=card.digest) for card in cards]
 
 
@@ -43,8 +44,9 @@ async def _judging(service: Service, options: RuleOptions) -> Judging:
     workers = await service.workers()
     if not workers:
         raise Unavailable("no worker is ready; /readyz says why", headers={"Retry-After": "5"})
-    pool = await _pool(service, options)
-    bank = _bank(roster.banks(workers), options, pool.digest) if options.rater == "probes" else None
+    pool = await run_in_threadpool(pool_of, service, options.pool, "/rules")
+    _refuse_unknown(options, pool)
+    probes = options.rater == "probes"
     return Judging(
         pool=Ref(id=options.pool, digest=pool.digest),
         rater=options.rater,
@@ -52,38 +54,68 @@ async def _judging(service: Service, options: RuleOptions) -> Judging:
         k=options.k,
         band=options.band,
         fixed=options.fixed,
-        bank=bank,
+        bank=bank_of(roster.banks(workers), options.bank, pool.digest, "/rules") if probes else None,
+        adapter=await run_in_threadpool(_adapter, service, options.adapter, pool.digest, workers),
     )
 
 
-async def _pool(service: Service, options: RuleOptions) -> RulePool:
+def pool_of(service: Service, pool_id: str, at: str = "") -> RulePool:
+    """The pool that a request asks for in the field `pool` of what `at` points to.
+
+    Raises:
+        NotFound: there is none.
+    """
     try:
-        pool = await run_in_threadpool(service.rule_pools.pool, options.pool)
+        return service.rule_pools.pool(pool_id)
     except PoolMissing:
-        raise _missing("/rules/pool", "unknown_pool", "there is no such pool; GET /rules lists them") from None
+        raise _missing(f"{at}/pool", "unknown_pool", "there is no such pool; GET /rules lists them") from None
+
+
+def bank_of(held: list[HeldBank], bank_id: str | None, pool_digest: str, at: str = "") -> Ref:
+    """The bank of probes that a request asks for in the field `bank` of what `at` points to, or the newest of the pool.
+
+    Raises:
+        NotFound: no worker holds such a bank.
+        Unprocessable: it was made for other rules.
+    """
+    if bank_id is None:
+        found = next((bank for bank in held if bank.pool_digest == pool_digest), None)
+        if found is None:
+            raise _missing(f"{at}/pool", "no_bank", "no worker holds a bank of probes for this pool as it is now")
+    else:
+        found = next((bank for bank in held if bank.id == bank_id), None)
+        if found is None:
+            raise _missing(f"{at}/bank", "unknown_bank", "no worker holds this bank of probes")
+        if found.pool_digest != pool_digest:
+            raise _unfit(f"{at}/bank", "other_pool", "was made for other rules")
+    return Ref(id=found.id, digest=found.digest)
+
+
+def _adapter(service: Service, adapter_id: str | None, pool_digest: str, workers: list[WorkerState]) -> Ref | None:
+    if adapter_id is None:
+        return None
+    at = "/rules/adapter"
+    try:
+        card = service.rule_adapters.card(adapter_id)
+    except AdapterMissing:
+        raise _missing(at, "unknown_adapter", "there is no such rule adapter; GET /rule-adapters lists them") from None
+    if card.pool_digest != pool_digest:
+        raise _unfit(at, "other_pool", "was made for other rules")
+    if card.model_revision not in {worker.model_revision for worker in workers}:
+        raise _unfit(at, "other_annotator", "was made for another annotator")
+    return Ref(id=card.id, digest=card.digest)
+
+
+def _refuse_unknown(options: RuleOptions, pool: RulePool) -> None:
     known = {rule.id for rule in pool.rules}
     for place, rule in enumerate(options.fixed or []):
         if rule not in known:
-            error = FieldProblem(pointer=f"/rules/fixed/{place}", code="unknown_rule", detail="is no rule of the pool")
-            raise Unprocessable("the request is not valid", errors=[error])
-    return pool
-
-
-def _bank(held: list[roster.HeldBank], options: RuleOptions, pool_digest: str) -> Ref:
-    """The bank that is asked for, or the newest of the pool."""
-    if options.bank is None:
-        found = next((bank for bank in held if bank.pool_digest == pool_digest), None)
-        if found is None:
-            raise _missing("/rules/pool", "no_bank", "no worker holds a bank of probes for this pool as it is now")
-    else:
-        found = next((bank for bank in held if bank.id == options.bank), None)
-        if found is None:
-            raise _missing("/rules/bank", "unknown_bank", "no worker holds this bank of probes")
-        if found.pool_digest != pool_digest:
-            error = FieldProblem(pointer="/rules/bank", code="other_pool", detail="was made for other rules")
-            raise Unprocessable("the request is not valid", errors=[error])
-    return Ref(id=found.id, digest=found.digest)
+            raise _unfit(f"/rules/fixed/{place}", "unknown_rule", "is no rule of the pool")
 
 
 def _missing(pointer: str, code: str, detail: str) -> NotFound:
     return NotFound(detail, errors=[FieldProblem(pointer=pointer, code=code, detail=detail)])
+
+
+def _unfit(pointer: str, code: str, detail: str) -> Unprocessable:
+    return Unprocessable("the request is not valid", errors=[FieldProblem(pointer=pointer, code=code, detail=detail)])

@@ -4,16 +4,21 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from app.schemas.chunk import Judging
 from app.schemas.pairs import Pair
 from workers.batcher import Scorer, Scores
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
 from workers.registry import Holdings
+from workers.rules.adapting.adapter import HeadAdapter, RuleAdapter
 from workers.rules.bank import ratings_of
 from workers.rules.judge import Judge, Judgement
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Ratings
+from workers.rules.selection import top
 
 _asking = threading.Lock()
 """Held while the annotator is asked, which keeps every core busy: one chunk at a time, beside what others read."""
@@ -25,12 +30,16 @@ class PairJudge:
 
     Attributes:
         judge: makes judgements of ratings.
+        holdings: where banks and adapters are.
         annotator: who is asked, for the rater `logits`.
+        adapter: says which rules are critical, for the policy `adapter`.
         truncate: whether prompts that do not fit are cut.
     """
 
     judge: Judge
+    holdings: Holdings
     annotator: Annotator
+    adapter: RuleAdapter | None
     truncate: bool
 
     @classmethod
@@ -38,16 +47,18 @@ class PairJudge:
         """As a chunk asks for.
 
         Raises:
-            NotHeld: pool or bank is not to be had.
+            NotHeld: pool, bank or adapter is not to be had.
         """
         pool = holdings.pools.get(judging.pool)
         bank = holdings.banks.get(judging.bank) if judging.bank else None
-        return cls(Judge(judging, pool, bank), annotator, truncate)
+        adapter = holdings.adapters.get(judging.adapter) if judging.adapter else None
+        return cls(Judge(judging, pool, bank), holdings, annotator, adapter, truncate)
 
     @property
     def scorers(self) -> tuple[Scorer, ...]:
-        """What it needs from the pass that reads the pairs."""
-        return (self.judge.bank,) if self.judge.bank else ()
+        """What it needs from the pass that reads the pairs: of the bank first, of an adapter's head last."""
+        head = self.adapter if isinstance(self.adapter, HeadAdapter) else None
+        return tuple(scorer for scorer in (self.judge.bank, head) if scorer is not None)
 
     def judgements(self, pairs: Sequence[Pair], scores: Sequence[Scores]) -> list[Judgement | PairRefused]:
         """A judgement of every pair; the reason instead where it could not be asked about.
@@ -59,16 +70,34 @@ class PairJudge:
         Raises:
             CannotAsk: the annotator has no words to answer with.
         """
-        rated = self._rated(pairs, scores)
+        if not pairs:
+            return []
+        likely = self._likely(pairs, scores)
+        rated = self._rated(pairs, scores, likely)
         fine = [place for place, ratings in enumerate(rated) if isinstance(ratings, Ratings)]
         ratings = [ratings for ratings in rated if isinstance(ratings, Ratings)]
-        found = iter(self.judge.judge([pairs[place] for place in fine], ratings, None))
+        some = None if likely is None else likely[fine]
+        found = iter(self.judge.judge([pairs[place] for place in fine], ratings, some))
         return [one if isinstance(one, PairRefused) else next(found) for one in rated]
 
-    def _rated(self, pairs: Sequence[Pair], scores: Sequence[Scores]) -> list[Ratings | PairRefused]:
+    def _likely(self, pairs: Sequence[Pair], scores: Sequence[Scores]) -> Tensor | None:
+        """[P, R] what the adapter says."""
+        if self.adapter is None:
+            return None
+        if isinstance(self.adapter, HeadAdapter):
+            return self.adapter.likely(torch.stack([own[-1] for own in scores]))
+        classifier = self.holdings.adapters.classifier(self.adapter)
+        with _asking:
+            return classifier.likely(pairs)
+
+    def _rated(
+        self, pairs: Sequence[Pair], scores: Sequence[Scores], likely: Tensor | None
+    ) -> list[Ratings | PairRefused]:
+        """Ratings by all rules; by the likely ones alone where an adapter says which and rating is dear."""
         if self.judge.bank:
             return [ratings_of(own[0]) for own in scores]
         rater = LogitRater(self.annotator, [rule.text for rule in self.judge.pool.ordered])
         items = [Answered(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
+        some = None if likely is None else top(likely, self.judge.judging.k).tolist()
         with _asking:
-            return rater.rate(items, truncate=self.truncate)
+            return rater.rate(items, truncate=self.truncate, rules=some)

@@ -85,7 +85,7 @@ def _serve(config: Settings, annotator: Annotator, holdings: Holdings, stop: thr
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
     presence = Presence(redis, name, annotator, holdings, metrics.serve(config.metrics_port))
-    trainer = Trainer(annotator, holdings.directions, presence.announce, stop, config.home_folder / "cache")
+    trainer = Trainer(annotator, holdings, presence.announce, stop, config.home_folder / "cache")
     cache = ScoreCache(redis, annotator, config.score_cache_entries) if config.score_cache_entries else None
     pairs = PairAnnotator(annotator, holdings, batcher, metrics, cache)
     tasks.serve(tasks.Duty(name, JobStore(redis), holdings.directions.registry.artifacts, pairs, trainer))

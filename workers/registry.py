@@ -1,11 +1,15 @@
 """What a worker holds: directions, rule pools and banks of the artifact store that fit its annotator."""
 
 import json
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from app.artifacts import Artifacts
 from app.registry import CARD, REPORT, TENSORS, DirectionMissing, Registry
+from app.ruleadapters import CARD as ADAPTER_CARD
+from app.ruleadapters import TENSORS as ADAPTER_TENSORS
+from app.ruleadapters import AdapterMissing, RuleAdapters
 from app.rulebanks import CARD as BANK_CARD
 from app.rulebanks import TENSORS as BANK_TENSORS
 from app.rulebanks import BankMissing, RuleBanks
@@ -19,6 +23,10 @@ from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, from
 from workers.directions.publishing import parts_of
 from workers.engine.annotator import Annotator
 from workers.holding import Holding
+from workers.rules.adapting.adapter import LoraAdapter, RuleAdapter
+from workers.rules.adapting.adapter import check_fits as check_adapter_fits
+from workers.rules.adapting.adapter import from_files as adapter_of
+from workers.rules.adapting.classifier import Classifier
 from workers.rules.bank import RuleBank
 from workers.rules.bank import check_fits as check_bank_fits
 from workers.rules.bank import from_files as bank_of
@@ -81,6 +89,39 @@ class HeldBanks(Holding[RuleBank]):
         return bank
 
 
+class HeldAdapters(Holding[RuleAdapter]):
+    """The rule adapters that fit one annotator and the pools they were made for.
+
+    Args:
+        adapters: those of the artifact store.
+        pools: its pools.
+        annotator: what they must fit.
+    """
+
+    def __init__(self, adapters: RuleAdapters, pools: RulePools, annotator: Annotator) -> None:
+        super().__init__(adapters, self._read, RuleError)
+        self._adapters = adapters
+        self._pools = pools
+        self._annotator = annotator
+        self._loaded: tuple[str, Classifier] | None = None
+        self._loading = threading.Lock()
+
+    def classifier(self, adapter: LoraAdapter) -> Classifier:
+        """The adapter on the annotator's weights; the one asked for last is kept."""
+        with self._loading:
+            if self._loaded is None or self._loaded[0] != adapter.digest:
+                self._loaded = (adapter.digest, adapter.classifier(self._annotator))
+            return self._loaded[1]
+
+    def _read(self, name: str, digest: str) -> RuleAdapter:
+        files = {part: self._adapters.part(name, digest, part) for part in (ADAPTER_CARD, ADAPTER_TENSORS)}
+        adapter = adapter_of(name, files)
+        if (adapter.id, adapter.digest) != (name, digest):
+            raise AdapterMissing(f"what is stored as {name} is {adapter.id} of another digest")
+        check_adapter_fits(adapter, self._annotator, self._pools.pool(adapter.card.pool, adapter.card.pool_digest))
+        return adapter
+
+
 @dataclass(frozen=True)
 class Holdings:
     """Everything that a worker holds of the artifact store.
@@ -89,11 +130,13 @@ class Holdings:
         directions: safety directions.
         pools: pools of rules.
         banks: banks of rule probes.
+        adapters: rule adapters.
     """
 
     directions: HeldDirections
     pools: Holding[RulePool]
     banks: HeldBanks
+    adapters: HeldAdapters
 
     @classmethod
     def of(cls, artifacts: Artifacts, annotator: Annotator) -> "Holdings":
@@ -103,11 +146,12 @@ class Holdings:
             HeldDirections(Registry(artifacts), annotator),
             Holding(pools, pools.pool, PoolMissing),
             HeldBanks(RuleBanks(artifacts), pools, annotator),
+            HeldAdapters(RuleAdapters(artifacts), pools, annotator),
         )
 
     def refresh(self) -> list[str]:
         """Hold what the store holds now; says which shelves changed."""
-        shelves: tuple[Holding[Any], ...] = (self.directions, self.pools, self.banks)
+        shelves: tuple[Holding[Any], ...] = (self.directions, self.pools, self.banks, self.adapters)
         return [f"{shelf.noun}s: {', '.join(shelf.all()) or 'none'}" for shelf in shelves if shelf.refresh()]
 
 

@@ -19,7 +19,7 @@ from workers.engine.annotator import Annotator
 from workers.orders.adapters import AdapterOrder
 from workers.orders.directions import DirectionOrder
 from workers.orders.order import Made, Order
-from workers.registry import HeldDirections
+from workers.registry import Holdings
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,14 @@ class Trainer:
 
     Attributes:
         annotator: whose activations and weights they use.
-        directions: what is held; its store is the one that everything goes to.
+        holdings: what is held; its store is the one that everything goes to.
         announce: tells everybody what is held now.
         stop: set when the worker is to end.
         cache: folder of what is kept between fits.
     """
 
     annotator: Annotator
-    directions: HeldDirections
+    holdings: Holdings
     announce: Callable[[], None]
     stop: threading.Event
     cache: Path
@@ -58,9 +58,9 @@ class Trainer:
         """What the payload of a job of this kind asks for."""
         if kind == "direction":
             request = FitRequest.model_validate_json(payload)
-            return DirectionOrder(request, self.annotator, self.directions, self.cache)
+            return DirectionOrder(request, self.annotator, self.holdings.directions, self.cache)
         task = AdapterTask.model_validate_json(payload)
-        return AdapterOrder(task, self.annotator, self.directions.registry.artifacts)
+        return AdapterOrder(task, self.annotator, self.holdings)
 
     def carry_out(self, order: Order, job: str, progress: Callable[[int, int], bool]) -> BaseModel:
         """Make and publish what is ordered; returns the answer to the job.

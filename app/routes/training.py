@@ -10,14 +10,14 @@ from app.answer import ACCEPTED, accepted, submit_once
 from app.auth.caller import GUARDED, CallerDep, requires
 from app.auth.quota import METERED
 from app.body import JsonRoute
-from app.errors import Conflict, NotFound, Unprocessable
+from app.errors import Conflict
 from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys, roster
 from app.jobs.roster import HeldBank
 from app.jobs.submission import Submission
+from app.reading import bank_of, pool_of
 from app.routes.files import stored_file
-from app.rulepools import PoolMissing
 from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
 from app.schemas.problem import FieldProblem, documented
@@ -64,28 +64,9 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
 
 def _task(service: Service, request: TrainingRequest, held: list[HeldBank]) -> AdapterTask:
     """The request with what its names stand for now."""
-    try:
-        pool = Ref(id=request.pool, digest=service.rule_pools.digest(request.pool))
-    except PoolMissing:
-        raise _missing("pool", "unknown_pool", "there is no such pool; GET /rules lists those there are") from None
-    bank = _bank(request, pool, held) if request.rater == "probes" else None
+    pool = Ref(id=request.pool, digest=pool_of(service, request.pool).digest)
+    bank = bank_of(held, request.bank, pool.digest) if request.rater == "probes" else None
     return AdapterTask(options=request.options, data=request.data, pool=pool, bank=bank)
-
-
-def _bank(request: TrainingRequest, pool: Ref, held: list[HeldBank]) -> Ref:
-    """The bank that is asked for, or the newest of the pool."""
-    of_pool = [bank for bank in held if bank.pool_digest == pool.digest]
-    if request.bank is None:
-        if not of_pool:
-            raise _missing("pool", "no_bank", "no worker holds a bank of probes for this pool as it is now")
-        return Ref(id=of_pool[0].id, digest=of_pool[0].digest)
-    found = next((bank for bank in held if bank.id == request.bank), None)
-    if found is None:
-        raise _missing("bank", "unknown_bank", "no worker holds this bank of probes")
-    if found not in of_pool:
-        error = FieldProblem(pointer="/bank", code="other_pool", detail="was made for other rules")
-        raise Unprocessable("the request is not valid", errors=[error])
-    return Ref(id=found.id, digest=found.digest)
 
 
 def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTask, webhook: str | None) -> Submission:
@@ -105,7 +86,3 @@ def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTas
         file=file.id,
         webhook=webhook,
     )
-
-
-def _missing(field: str, code: str, detail: str) -> NotFound:
-    return NotFound(detail, errors=[FieldProblem(pointer=f"/{field}", code=code, detail=detail)])

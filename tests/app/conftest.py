@@ -133,7 +133,7 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
     metrics, stop, redis = WorkerMetrics(), threading.Event(), Redis.from_url(redis_url)
     batcher = Batcher(counted, 128, metrics)
     presence = Presence(redis, "test", annotator, holdings, metrics_port=0)
-    trainer = Trainer(annotator, holdings.directions, presence.announce, stop, tmp_path_factory.mktemp("cache"))
+    trainer = Trainer(annotator, holdings, presence.announce, stop, tmp_path_factory.mktemp("cache"))
     pairs = PairAnnotator(annotator, holdings, batcher, metrics)
     tasks.serve(tasks.Duty("test", JobStore(redis), registry.artifacts, pairs, trainer))
     made = Station(pairs, presence, registry, artifacts, passes)

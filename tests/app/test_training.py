@@ -101,6 +101,35 @@ def test_training_is_a_job_that_ends_with_id_digest_and_measures(
     assert client.get("/rule-adapters").json() == {"adapters": [card]}
 
 
+@pytest.mark.parametrize(("kind", "more"), [("head", {}), ("lora", {"epochs": 1, "rank": 2})])
+def test_a_new_adapter_chooses_the_rules_of_a_pair_whichever_side_is_which(
+    client: TestClient, kind: str, more: dict[str, Any]
+) -> None:
+    finished(client, post(client, kind, **more))
+    pair = telling_pairs(1)[0].model_dump(exclude_none=True)
+    swapped = pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}
+    rules = {"pool": "tiny", "bank": "mine", "policy": "adapter", "adapter": "new", "k": 1}
+    answer = client.post("/annotate", json={"method": "rules", "rules": rules, "pairs": [pair, swapped]})
+    assert answer.status_code == 200, answer.text
+    one, other = (entry["rules"]["critical"] for entry in answer.json()["annotations"])
+    assert [rule["rule"] for rule in one] == [rule["rule"] for rule in other]
+    assert len(one) == 1
+    made_by = answer.json()["provenance"]["rules"]
+    assert (made_by["adapter"], made_by["policy"]) == ("new", "adapter")
+    assert made_by["adapter_digest"] == client.get("/rule-adapters/new").json()["digest"]
+
+
+def test_an_adapter_made_for_other_rules_or_for_none_is_refused(client: TestClient) -> None:
+    finished(client, post(client))
+    rules = {"pool": "tiny-rules", "policy": "adapter", "adapter": "new"}
+    pairs = [telling_pairs(1)[0].model_dump(exclude_none=True)]
+    for given, complaint in (
+        (rules, (422, "/rules/adapter", "other_pool")),
+        (rules | {"adapter": "never"}, (404, "/rules/adapter", "unknown_adapter")),
+    ):
+        assert fault(client.post("/annotate", json={"method": "rules", "rules": given, "pairs": pairs})) == complaint
+
+
 def test_an_adapter_can_be_deleted(client: TestClient) -> None:
     finished(client, post(client))
     assert client.delete("/rule-adapters/new").status_code == 204

@@ -56,7 +56,7 @@ def duty(jobs: JobStore, pairs: PairAnnotator, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)
     monkeypatch.setattr(training, "_PROGRESS_SECONDS", 0)
     monkeypatch.setattr(tasks, "_RETRY_SECONDS", 0)
-    trainer = Trainer(pairs.annotator, pairs.holdings.directions, lambda: None, threading.Event(), tmp_path / "cache")
+    trainer = Trainer(pairs.annotator, pairs.holdings, lambda: None, threading.Event(), tmp_path / "cache")
     duty = Duty(NAME, jobs, Artifacts(str(tmp_path / "artifacts")), pairs, trainer)
     before = list(tasks._duties)
     tasks.serve(duty)

@@ -1,19 +1,25 @@
 """Rules in a chunk: asked by probes or of the annotator itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.annotate import Annotation
 from app.schemas.chunk import Chunk, ChunkAnswer, Judging, Ref
 from app.schemas.pairs import Pair
+from app.schemas.training import HeadOptions
 from tests.conftest import RULES, random_bank, serving, tiny_annotator, user
 from workers.annotate import PairAnnotator
 from workers.engine.annotator import Annotator
+from workers.engine.packing import Group
 from workers.holding import NotHeld
+from workers.rules.adapting.adapter import to_files as adapter_files
+from workers.rules.adapting.teach import teach
 from workers.rules.bank import to_files
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Ratings
@@ -80,10 +86,43 @@ def test_logits_are_the_annotators_own_answers(worker: PairAnnotator, roomy: Ann
         assert rule.relevance == pytest.approx(float(ratings.relevance[place]), abs=1e-5)
 
 
+def test_an_adapter_says_which_rules_the_annotator_is_asked_about(
+    worker: PairAnnotator, roomy: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = random_bank(roomy)
+    pairs = [Pair(prompt=f"What of {n}?", chosen=f"Take {n} slowly.", rejected=f"{n}!") for n in range(40)]
+    how = HeadOptions(method="rule-adapter", kind="head", id="chooses", pool=POOL.id, k=1, epochs=2)
+    adapter = teach(roomy, RULES, bank, pairs, how)
+    adapters = RuleAdapters(worker.holdings.directions.registry.artifacts)
+    adapters.publish(adapter.id, adapter.digest, adapter_files(adapter))
+    asked: list[int] = []
+    answers = LogitRater.answers
+
+    def counted(rater: LogitRater, groups: Sequence[Group]) -> list[Tensor]:
+        asked.extend(len(group.branches) for group in groups)
+        return answers(rater, groups)
+
+    monkeypatch.setattr(LogitRater, "answers", counted)
+    judging = by_logits(1).model_copy(
+        update={"policy": "adapter", "adapter": Ref(id=adapter.id, digest=adapter.digest)}
+    )
+    (entry,) = judged(worker, judging, PAIR).entries
+    assert asked == [1, 1]
+    assert isinstance(entry, Annotation)
+    assert entry.rules is not None
+    assert len(entry.rules.critical) == 1
+    (whole,) = judged(worker, by_logits(len(RULES.rules)), PAIR).entries
+    assert isinstance(whole, Annotation)
+    assert whole.rules is not None
+    (rule,) = entry.rules.critical
+    same = next(other for other in whole.rules.critical if other.rule == rule.rule)
+    assert (rule.chosen, rule.rejected) == pytest.approx((same.chosen, same.rejected), abs=1e-5)
+
+
 def test_where_no_rule_is_relevant_the_pair_is_a_tie_and_says_so(
     worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.rules.verdict.RELEVANT", 1.1)
+    monkeypatch.setattr("workers.rules.selection.RELEVANT", 1.1)
     (entry,) = judged(worker, probes(worker), PAIR).entries
     assert isinstance(entry, Annotation)
     assert entry.rules is not None

@@ -68,7 +68,7 @@ def test_a_fit_ends_with_the_name_of_what_it_made(duty: Duty, jobs: JobStore) ->
     assert (job.status, job.request_counts.completed, job.request_counts.total) == ("completed", 10, 10)
     ((_, answered),) = jobs.answers(job_id)
     answer = FitAnswer.model_validate_json(answered)
-    assert duty.trainer.directions.registry.current()["new"] == answer.digest
+    assert duty.trainer.holdings.directions.registry.current()["new"] == answer.digest
     assert in_hand(jobs) == {}
 
 
@@ -129,7 +129,7 @@ def test_a_fit_whose_job_is_over_stops_and_stores_nothing(
     steps = fitting(monkeypatch, lambda step: step == 4 and jobs.fail(job_id, "expired"))
     tasks.fit_next(keys.TRAIN)
     assert steps == [1, 2, 3, 4]
-    assert "new" not in duty.trainer.directions.registry.current()
+    assert "new" not in duty.trainer.holdings.directions.registry.current()
     tasks.fit_next(keys.TRAIN)  # what was queued once more finds nothing to do
     assert (len(steps), state_of(jobs, job_id).error) == (4, "expired")
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from app.artifacts import Artifacts
-from app.registry import CARD, PAGE, REPORT, TENSORS, Registry
+from app.registry import CARD, PAGE, REPORT, TENSORS
 from app.schemas.fit import FitAnswer, FitRequest
 from tests.conftest import publish, random_direction
 from workers import training
@@ -24,7 +24,7 @@ from workers.directions.fit import Fitted
 from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
 from workers.orders import directions
-from workers.registry import HeldDirections
+from workers.registry import Holdings
 from workers.training import Interrupted, Taken, Trainer
 
 TOTAL = 10
@@ -73,8 +73,10 @@ def announced() -> list[set[str]]:
 
 @pytest.fixture
 def trainer(annotator: Annotator, tmp_path: Path, announced: list[set[str]]) -> Trainer:
-    held = HeldDirections(Registry(Artifacts(str(tmp_path / "store"))), annotator)
-    return Trainer(annotator, held, lambda: announced.append(set(held.all())), threading.Event(), tmp_path / "cache")
+    held = Holdings.of(Artifacts(str(tmp_path / "store")), annotator)
+    return Trainer(
+        annotator, held, lambda: announced.append(set(held.directions.all())), threading.Event(), tmp_path / "cache"
+    )
 
 
 def wanted(name: str = "new", *, replace: bool = False) -> FitRequest:
@@ -112,7 +114,7 @@ def test_the_end_of_the_worker_interrupts_a_fit_at_its_next_step(
     with pytest.raises(Interrupted):
         fit(trainer, wanted(), always)
     assert fake.steps == 5
-    assert trainer.directions.registry.current() == {}
+    assert trainer.holdings.directions.registry.current() == {}
     assert announced == []
 
 
@@ -120,24 +122,24 @@ def test_a_fit_that_nobody_wants_any_more_is_given_up(trainer: Trainer, fake: Fa
     with pytest.raises(Interrupted):
         fit(trainer, wanted(), lambda done, _total: done < 4)
     assert fake.steps == 4
-    assert trainer.directions.registry.current() == {}
+    assert trainer.holdings.directions.registry.current() == {}
 
 
 def test_an_id_that_was_taken_meanwhile_is_left_to_whoever_took_it(
     trainer: Trainer, fake: FakeFit, annotator: Annotator, announced: list[set[str]]
 ) -> None:
     theirs = random_direction(annotator, "new", 9)
-    fake.at_step[9] = lambda: publish(trainer.directions.registry, theirs)
+    fake.at_step[9] = lambda: publish(trainer.holdings.directions.registry, theirs)
     with pytest.raises(Taken, match="a direction called new has come into being meanwhile"):
         fit(trainer, wanted(), always)
-    assert trainer.directions.registry.current() == {"new": theirs.card.digest}
+    assert trainer.holdings.directions.registry.current() == {"new": theirs.card.digest}
     assert announced == []
 
 
 def test_it_is_replaced_where_the_request_says_so(trainer: Trainer, fake: FakeFit, annotator: Annotator) -> None:
-    publish(trainer.directions.registry, random_direction(annotator, "new", 9))
+    publish(trainer.holdings.directions.registry, random_direction(annotator, "new", 9))
     answer = fit(trainer, wanted(replace=True), always)
-    assert trainer.directions.registry.current() == {"new": answer.digest}
+    assert trainer.holdings.directions.registry.current() == {"new": answer.digest}
 
 
 def test_a_job_whose_worker_died_after_publishing_is_not_fitted_again(
@@ -145,7 +147,7 @@ def test_a_job_whose_worker_died_after_publishing_is_not_fitted_again(
 ) -> None:
     mine = random_direction(annotator, "new", 9)
     mine = known(mine, settings={"job": "job-1"})
-    publish(trainer.directions.registry, mine)
+    publish(trainer.holdings.directions.registry, mine)
     assert fit(trainer, wanted(), always) == FitAnswer(id="new", digest=mine.card.digest)
     assert fake.steps == 0
 
@@ -154,8 +156,8 @@ def test_a_new_direction_is_stored_then_held_then_announced(
     trainer: Trainer, fake: FakeFit, announced: list[set[str]]
 ) -> None:
     answer = fit(trainer, wanted(), always)
-    assert trainer.directions.registry.current() == {"new": answer.digest}
-    assert trainer.directions.all()["new"].card.digest == answer.digest
+    assert trainer.holdings.directions.registry.current() == {"new": answer.digest}
+    assert trainer.holdings.directions.all()["new"].card.digest == answer.digest
     assert announced == [{"new"}]
 
 
@@ -163,8 +165,8 @@ def test_a_fit_is_compared_with_the_legend_directions_that_the_worker_holds(
     trainer: Trainer, fake: FakeFit, annotator: Annotator, tmp_path: Path
 ) -> None:
     smv, other = random_direction(annotator, "smv", recipe="legend"), random_direction(annotator, "other")
-    publish(trainer.directions.registry, smv, other)
-    trainer.directions.refresh()
+    publish(trainer.holdings.directions.registry, smv, other)
+    trainer.holdings.directions.refresh()
     fit(trainer, wanted(), always)
     assert [control.id for control in fake.given["controls"]] == ["smv"]
     assert fake.given["cache"] == tmp_path / "cache"
@@ -195,9 +197,9 @@ def test_the_real_fit_of_a_small_request_is_held_and_stored_with_its_report(
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(fit, trainer, wanted(), lambda done, _total: not told.append(done)).result(60)  # type: ignore[func-returns-value]
     assert told[-1] == len(PAIRS)
-    registry = trainer.directions.registry
+    registry = trainer.holdings.directions.registry
     card = registry.card("new")
-    assert card == trainer.directions.all()["new"].card
+    assert card == trainer.holdings.directions.all()["new"].card
     assert answer == FitAnswer(id="new", digest=card.digest)
     assert all(registry.part("new", card.digest, part) for part in (CARD, TENSORS, REPORT, PAGE))
     assert card.slope is not None

@@ -15,7 +15,7 @@ from app.schemas.chunk import Judging
 from app.schemas.judging import CriticalRule, RuleProvenance, RuleVerdict
 from app.schemas.pairs import Pair
 from app.schemas.rulebanks import PolicyReading
-from app.schemas.rules import RulePool
+from app.schemas.rules import Rule, RulePool
 from workers.rules.bank import RuleBank
 from workers.rules.rating import Ratings
 from workers.rules.selection import Evidence, Policy, choose
@@ -107,12 +107,16 @@ class Judge:
         return [self._judgement(verdict, *side) for verdict, side in zip(found, sides, strict=True)]
 
     @cached_property
+    def _rules(self) -> list[Rule]:
+        return self.pool.ordered
+
+    @cached_property
     def _fixed(self) -> list[int]:
-        places = {rule.id: place for place, rule in enumerate(self.pool.ordered)}
+        places = {rule.id: place for place, rule in enumerate(self._rules)}
         return [places[rule] for rule in self.judging.fixed or []]
 
     def _judgement(self, verdict: Verdict, chosen: float, rejected: float) -> Judgement:
-        rules = self.pool.ordered
+        rules = self._rules
         critical = [
             CriticalRule(
                 rule=rules[part.rule].id,

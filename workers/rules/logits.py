@@ -50,14 +50,23 @@ class LogitRater:
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", first_tokens(self.annotator.tokenizer))
 
-    def rate(self, items: Sequence[Answered], *, truncate: bool = False) -> list[Ratings | PairRefused]:
-        """Ratings of each item; the reason instead where it cannot be asked about."""
-        outcomes: list[list[Group] | PairRefused] = [self._encode(item, truncate) for item in items]
+    def rate(
+        self, items: Sequence[Answered], *, truncate: bool = False, rules: Sequence[Sequence[int]] | None = None
+    ) -> list[Ratings | PairRefused]:
+        """Ratings of each item; the reason instead where it cannot be asked about.
+
+        Args:
+            items: what to rate.
+            truncate: whether conversations that do not fit are cut.
+            rules: of each item, the places of the rules to ask about; of the others score and relevance are zero.
+        """
+        places = [range(len(self.rules))] * len(items) if rules is None else rules
+        outcomes = [self._encode(item, some, truncate) for item, some in zip(items, places, strict=True)]
         asked = [group for outcome in outcomes if isinstance(outcome, list) for group in outcome]
         answers = iter(self.answers(asked))
         return [
-            outcome if isinstance(outcome, PairRefused) else _ratings(torch.stack([next(answers) for _ in outcome]))
-            for outcome in outcomes
+            outcome if isinstance(outcome, PairRefused) else self._ratings([next(answers) for _ in outcome], some)
+            for outcome, some in zip(outcomes, places, strict=True)
         ]
 
     def answers(self, groups: Sequence[Group]) -> list[Tensor]:
@@ -73,20 +82,31 @@ class LogitRater:
         ordered = (read[index] for index in range(len(flat)))
         return [torch.cat([next(ordered) for _ in split]) for split in parts]
 
-    def ask(self, messages: Sequence[Message], response: str, *, truncate: bool = False) -> Group:
-        """The question about one response, a branch for each rule.
+    def ask(
+        self, messages: Sequence[Message], response: str, rules: Sequence[int] | None = None, *, truncate: bool = False
+    ) -> Group:
+        """The question about one response, a branch for each rule, or for each of the rules at these places.
 
         Raises:
             TooLong: it does not fit the annotator's window.
         """
         history = "".join(f"{message.role.capitalize()}: {message.content}\n" for message in messages)
         closing = f"\nThe assistant's last response:\n{response}\n\n"
-        endings = [f"Rule: {rule}" for rule in self.rules]
+        some = self.rules if rules is None else [self.rules[place] for place in rules]
+        endings = [f"Rule: {rule}" for rule in some]
         return self.annotator.template.ask(INSTRUCTION, history, closing, endings, truncate=truncate)
 
-    def _encode(self, item: Answered, truncate: bool) -> list[Group] | PairRefused:
+    def _ratings(self, answers: Sequence[Tensor], rules: Sequence[int]) -> Ratings:
+        """From the [B, 3] probabilities of `ANSWERS` of K responses to B of the rules."""
+        yes, no, irrelevant = torch.stack(list(answers)).unbind(dim=2)
+        scores, relevance = torch.zeros(len(yes), len(self.rules)), torch.zeros(len(self.rules))
+        scores[:, list(rules)] = yes - no
+        relevance[list(rules)] = 1 - irrelevant.mean(dim=0)
+        return Ratings(scores, relevance)
+
+    def _encode(self, item: Answered, rules: Sequence[int], truncate: bool) -> list[Group] | PairRefused:
         try:
-            return [self.ask(item.messages, text, truncate=truncate) for text in item.responses]
+            return [self.ask(item.messages, text, rules, truncate=truncate) for text in item.responses]
         except PairRefused as refusal:
             return refusal
 
@@ -115,12 +135,6 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[Answer, Tensor]:
     if empty := [answer for answer, ids in own.items() if not ids]:
         raise CannotAsk(f"the annotator's vocabulary cannot tell {empty[0]} from the other answers by its first token")
     return {answer: torch.tensor(sorted(ids)) for answer, ids in own.items()}
-
-
-def _ratings(answers: Tensor) -> Ratings:
-    """Ratings from the [K, R, 3] probabilities of `ANSWERS`."""
-    yes, no, irrelevant = answers.unbind(dim=2)
-    return Ratings(yes - no, 1 - irrelevant.mean(dim=0))
 
 
 def _within_memory(group: Group) -> Iterator[Group]:

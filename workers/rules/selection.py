@@ -169,10 +169,13 @@ def _robust(k: int, evidence: Evidence) -> Choice:
     return Choice(critical, weights / critical.sum(dim=1, keepdim=True).clamp(min=1))
 
 
+def top(utility: Tensor, k: int) -> Tensor:
+    """[P, k] places of the k rules of the highest [P, R] utility; among equals, the first."""
+    return utility.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
 def _top(utility: Tensor, k: int) -> Tensor:
-    """[P, R] the k rules of the highest utility; among equals, the first."""
-    order = utility.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return torch.zeros_like(utility, dtype=torch.bool).scatter(1, order, True)
+    return torch.zeros_like(utility, dtype=torch.bool).scatter(1, top(utility, k), True)
 
 
 def _draws(evidence: Evidence) -> Tensor:

@@ -10,7 +10,6 @@ from app.artifacts import ArtifactMissing, Artifacts
 from app.datasets.rows import Row
 from app.files import place
 from app.jobs.rows import store_rows
-from app.registry import Registry
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.chunk import Ref
@@ -20,10 +19,10 @@ from tests.workers.rules.adapting.test_teach import options
 from tests.workers.rules.test_bank import POOL, made
 from workers import training
 from workers.engine.annotator import Annotator
+from workers.holding import NotHeld
 from workers.orders.adapters import AdapterOrder
-from workers.registry import HeldDirections
+from workers.registry import Holdings
 from workers.rules.bank import RuleBank, to_files
-from workers.rules.errors import UnfitExamples, UnusableBank
 from workers.training import Interrupted, Trainer
 
 FILE = "file-" + "1" * 32
@@ -50,8 +49,7 @@ def trainer(
     annotator: Annotator, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Trainer]:
     monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)
-    directions = HeldDirections(Registry(artifacts), annotator)
-    yield Trainer(annotator, directions, lambda: None, threading.Event(), tmp_path / "cache")
+    yield Trainer(annotator, Holdings.of(artifacts, annotator), lambda: None, threading.Event(), tmp_path / "cache")
 
 
 def ordered(trainer: Trainer, bank: RuleBank, kind: str = "head") -> AdapterOrder:
@@ -100,8 +98,8 @@ def test_what_was_deleted_meanwhile_is_named(trainer: Trainer, bank: RuleBank, a
     with pytest.raises(ArtifactMissing):
         trainer.carry_out(order, "job-1", always)
     RuleBanks(artifacts).delete("mine")
-    with pytest.raises(UnusableBank, match="rule bank mine was deleted while the job used it"):
+    with pytest.raises(NotHeld, match="rule bank mine was deleted while the job used it"):
         trainer.carry_out(order, "job-1", always)
     RulePools(artifacts).delete("tiny")
-    with pytest.raises(UnfitExamples, match="rule pool tiny was deleted while the job used it"):
+    with pytest.raises(NotHeld, match="rule pool tiny was deleted while the job used it"):
         trainer.carry_out(order, "job-1", always)
