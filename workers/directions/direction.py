@@ -1,21 +1,19 @@
 """A safety direction: where it reads, what it weighs, and what is known of it."""
 
-import hashlib
-import json
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from app import __version__
 from app.schemas.directions import DirectionCard, SiteCard
 from workers.directions.errors import UnfitData, UnusableFile
 from workers.engine.sites import Site
+from workers.sealed import with_digest
 
 Setting = str | int | float | bool | None
 
@@ -63,6 +61,11 @@ class SafetyDirection:
     def id(self) -> str:
         """The name under which requests ask for it."""
         return self.card.id
+
+    @property
+    def digest(self) -> str:
+        """Of its content."""
+        return self.card.digest
 
     @cached_property
     def reads(self) -> tuple[Site, ...]:
@@ -150,19 +153,7 @@ def new_direction(
 def known(direction: SafetyDirection, **measured: object) -> SafetyDirection:
     """The same direction with more on its card, and the digest that belongs to that."""
     card = DirectionCard.model_validate(direction.card.model_dump() | measured)
-    card = card.model_copy(update={"digest": digest(card, direction.tensors)})
-    return SafetyDirection(card, direction.sites, direction.vectors, direction.term)
-
-
-def digest(card: BaseModel, tensors: dict[str, Tensor]) -> str:
-    """`sha256:` digest over a card, its own digest left out, and the tensors in the order of their names."""
-    content = hashlib.sha256(
-        json.dumps(card.model_dump(exclude={"digest"}), sort_keys=True, ensure_ascii=False).encode()
-    )
-    for name in sorted(tensors):
-        content.update(name.encode() + str(tuple(tensors[name].shape)).encode())
-        content.update(tensors[name].contiguous().numpy().tobytes())
-    return "sha256:" + content.hexdigest()
+    return replace(direction, card=with_digest(card, direction.tensors))
 
 
 def check_fits(direction: SafetyDirection, *, model: str, revision: str, template: str, depth: int, width: int) -> None:

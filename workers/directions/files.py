@@ -4,17 +4,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from app.registry import CARD, TENSORS
 from app.schemas.directions import DirectionCard
-from workers.directions.direction import PromptTerm, SafetyDirection, digest
+from workers.directions.direction import PromptTerm, SafetyDirection
 from workers.directions.errors import UnusableFile
 from workers.engine.sites import sites_of
+from workers.sealed import Format
 
 SHIPPED = Path(__file__).with_name("shipped")
 """Directions that come with the service, a folder of files each."""
@@ -22,11 +19,12 @@ SHIPPED = Path(__file__).with_name("shipped")
 SHIPPED_DEFAULTS = SHIPPED / "default.json"
 """For each model revision, the shipped direction that is its default until another is chosen."""
 
+FORMAT = Format("direction", DirectionCard, CARD, TENSORS, UnusableFile)
+
 
 def to_files(direction: SafetyDirection) -> dict[str, bytes]:
     """Files of a direction by name."""
-    card = json.dumps(direction.card.model_dump(), indent=2, ensure_ascii=False) + "\n"
-    return {TENSORS: save(direction.tensors), CARD: card.encode()}
+    return FORMAT.files(direction.card, direction.tensors)
 
 
 def from_files(name: str, files: Mapping[str, bytes]) -> SafetyDirection:
@@ -39,12 +37,7 @@ def from_files(name: str, files: Mapping[str, bytes]) -> SafetyDirection:
     Raises:
         UnusableFile: a part is missing or damaged, or the content does not match its digest.
     """
-    try:
-        card = DirectionCard.model_validate_json(files[CARD])
-        tensors = load(files[TENSORS])
-    except (ValidationError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise UnusableFile(f"{name}: unreadable direction ({type(error).__name__})") from error
-    return assemble(name, card, tensors)
+    return _assemble(name, *FORMAT.parsed(name, files))
 
 
 def from_folder(folder: Path) -> SafetyDirection:
@@ -70,21 +63,10 @@ def shipped_default(model_revision: str | None = None) -> SafetyDirection:
     return from_folder(SHIPPED / name)
 
 
-def assemble(name: str, card: DirectionCard, tensors: Mapping[str, Tensor]) -> SafetyDirection:
-    """A direction of a card and tensors that belong together.
-
-    Raises:
-        UnusableFile: they do not.
-    """
-    expected = _shapes(card, tensors)
-    for tensor_name, tensor in tensors.items():
-        fits = tensor.dtype == torch.float32 and tuple(tensor.shape) == expected.get(tensor_name)
-        if not fits or not torch.isfinite(tensor).all():
-            raise UnusableFile(f"{name}: vectors and card do not belong together")
-    if tensors.keys() != expected.keys():
+def _assemble(name: str, card: DirectionCard, tensors: Mapping[str, Tensor]) -> SafetyDirection:
+    if {part: tuple(tensor.shape) for part, tensor in tensors.items()} != _shapes(card, tensors):
         raise UnusableFile(f"{name}: vectors and card do not belong together")
-    if digest(card, dict(tensors)) != card.digest:
-        raise UnusableFile(f"{name}: content does not match its digest")
+    FORMAT.check(name, card, tensors)
     try:
         sites, prompt_sites = sites_of(card.sites, of_prompt=False), sites_of(card.prompt_sites, of_prompt=True)
     except ValueError as error:

@@ -3,22 +3,17 @@
 Stored as safetensors for its numbers and JSON for its card. Nothing is read that could run code.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from app.rulebanks import CARD, TENSORS, RuleBanks
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
-from workers.directions.direction import digest
 from workers.engine.annotator import Annotator
 from workers.engine.errors import NotFinite, PairRefused
 from workers.engine.forward import read_each
@@ -26,9 +21,12 @@ from workers.engine.packing import Group
 from workers.engine.sites import Site, sites_of
 from workers.rules.errors import UnusableBank
 from workers.rules.rating import Answered, Ratings
+from workers.sealed import Format, with_digest
 
 SHIPPED = Path(__file__).with_name("shipped")
 """Banks that come with the service, a folder of files each."""
+
+FORMAT = Format("rule bank", BankCard, CARD, TENSORS, UnusableBank)
 
 
 @dataclass(frozen=True)
@@ -153,14 +151,12 @@ _PARTS = ("vectors", "slopes", "offsets")
 
 def sealed(bank: RuleBank) -> RuleBank:
     """The same bank with the digest that belongs to it."""
-    card = bank.card.model_copy(update={"digest": digest(bank.card, bank.tensors)})
-    return RuleBank(card, bank.sites, bank.prompt_sites, bank.keeps, bank.relevant, bank.noise, bank.correlation)
+    return replace(bank, card=with_digest(bank.card, bank.tensors))
 
 
 def to_files(bank: RuleBank) -> dict[str, bytes]:
     """Files of a bank by name."""
-    card = json.dumps(bank.card.model_dump(), indent=1, ensure_ascii=False) + "\n"
-    return {TENSORS: save(bank.tensors), CARD: card.encode()}
+    return FORMAT.files(bank.card, bank.tensors)
 
 
 def from_files(name: str, files: Mapping[str, bytes]) -> RuleBank:
@@ -173,20 +169,10 @@ def from_files(name: str, files: Mapping[str, bytes]) -> RuleBank:
     Raises:
         UnusableBank: a part is missing or damaged, or the content does not match its digest.
     """
-    try:
-        card = BankCard.model_validate_json(files[CARD])
-        tensors = load(files[TENSORS])
-    except (ValidationError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise UnusableBank(f"{name}: unreadable rule bank ({type(error).__name__})") from error
-    expected = _shapes(card, tensors)
-    fits = tensors.keys() == expected.keys() and all(
-        tensor.dtype == torch.float32 and tuple(tensor.shape) == expected[part] and bool(torch.isfinite(tensor).all())
-        for part, tensor in tensors.items()
-    )
-    if not fits:
+    card, tensors = FORMAT.parsed(name, files)
+    if {part: tuple(tensor.shape) for part, tensor in tensors.items()} != _shapes(card, tensors):
         raise UnusableBank(f"{name}: numbers and card do not belong together")
-    if digest(card, tensors) != card.digest:
-        raise UnusableBank(f"{name}: content does not match its digest")
+    FORMAT.check(name, card, tensors)
     keeps, relevant = (Probes(*(tensors[f"{of}.{part}"] for part in _PARTS)) for of in ("keeps", "relevant"))
     try:
         sites, prompt_sites = sites_of(card.sites, of_prompt=False), sites_of(card.prompt_sites, of_prompt=True)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from app.registry import CARD, TENSORS
 from app.schemas.directions import Accuracy, DirectionCard, Reading
-from workers.directions.direction import PromptTerm, SafetyDirection, digest, known, new_direction
+from workers.directions.direction import PromptTerm, SafetyDirection, known, new_direction
 from workers.directions.errors import UnusableFile
 from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, to_files
 from workers.engine.sites import Site
+from workers.sealed import digest
 
 SITES = (Site(2, "mean"), Site(4, "end_of_turn"))
 READING = Reading(
@@ -164,10 +165,6 @@ APART: dict[str, Callable[[Files], Files]] = {
     "offsets that are a number": lambda files: with_tensors(files, offsets=torch.tensor(1.0)),
     "probes of another width": lambda files: with_tensors(files, probes=torch.zeros(3, 1, 9)),
     "modulation of another rank": lambda files: with_tensors(files, modulation=torch.zeros(2, 2, 8)),
-    "half precision": lambda files: with_tensors(files, vectors=torch.zeros(2, 8, dtype=torch.half)),
-    "whole numbers": lambda files: with_tensors(files, offsets=torch.zeros(3, dtype=torch.int64)),
-    "not a number": lambda files: with_tensors(files, vectors=torch.full((2, 8), float("nan"))),
-    "infinite": lambda files: with_tensors(files, probes=torch.full((3, 1, 8), float("inf"))),
     "misnamed": lambda files: files | {TENSORS: save({"weights": torch.zeros(2, 8)})},
     "without probes": lambda files: (
         files | {TENSORS: save({n: t for n, t in load(files[TENSORS]).items() if n != "probes"})}
@@ -179,6 +176,20 @@ APART: dict[str, Callable[[Files], Files]] = {
 @pytest.mark.parametrize("damage", APART.values(), ids=APART)
 def test_vectors_and_card_must_belong_together_even_where_the_digest_does(damage: Callable[[Files], Files]) -> None:
     with pytest.raises(UnusableFile, match="mine: vectors and card do not belong together"):
+        from_files("mine", signed(damage(to_files(direction()))))
+
+
+NO_NUMBERS: dict[str, Callable[[Files], Files]] = {
+    "half precision": lambda files: with_tensors(files, vectors=torch.zeros(2, 8, dtype=torch.half)),
+    "whole numbers": lambda files: with_tensors(files, offsets=torch.zeros(3, dtype=torch.int64)),
+    "not a number": lambda files: with_tensors(files, vectors=torch.full((2, 8), float("nan"))),
+    "infinite": lambda files: with_tensors(files, probes=torch.full((3, 1, 8), float("inf"))),
+}
+
+
+@pytest.mark.parametrize("damage", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_numbers_must_be_finite_ones_of_32_bits_even_where_the_digest_fits(damage: Callable[[Files], Files]) -> None:
+    with pytest.raises(UnusableFile, match="mine: not all of its numbers are finite ones of 32 bits"):
         from_files("mine", signed(damage(to_files(direction()))))
 
 

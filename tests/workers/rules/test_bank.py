@@ -14,7 +14,6 @@ from app.rulebanks import CARD, TENSORS, BankMissing, RuleBanks
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import Rule, RulePool
 from tests.conftest import user
-from workers.directions.direction import digest
 from workers.directions.fit import candidate_layers, request_layer
 from workers.directions.gather import POOLINGS
 from workers.engine.annotator import Annotator
@@ -27,6 +26,7 @@ from workers.rules.errors import UnfitExamples, UnusableBank
 from workers.rules.examples import Examples, from_exchanges, from_rater, from_rows, read_exchanges
 from workers.rules.pool import Exchange
 from workers.rules.rating import Answered, Ratings
+from workers.sealed import digest
 
 POOL = RulePool(
     rules=[
@@ -216,8 +216,8 @@ DAMAGED: dict[str, tuple[Callable[[Files], Files], str]] = {
     "pickle": (lambda f: {**f, TENSORS: b"\x80\x04N."}, "unreadable"),
     "cut short": (lambda f: {**f, TENSORS: f[TENSORS][:-1]}, "unreadable"),
     "a rule too few": (lambda f: signed(with_card(f, rules=json.loads(f[CARD])["rules"][1:])), "belong together"),
-    "not finite": (lambda f: signed(with_tensors(f, noise=torch.full((3,), float("nan")))), "belong together"),
-    "halves": (lambda f: signed(with_tensors(f, noise=torch.ones(3, dtype=torch.half))), "belong together"),
+    "not finite": (lambda f: signed(with_tensors(f, noise=torch.full((3,), float("nan")))), "finite"),
+    "halves": (lambda f: signed(with_tensors(f, noise=torch.ones(3, dtype=torch.half))), "32 bits"),
     "more": (lambda f: signed(with_tensors(f, more=torch.ones(3))), "belong together"),
     "flat": (lambda f: signed(with_tensors(f, **{"keeps.vectors": torch.tensor(1.0)})), "belong together"),
     "median": (

@@ -4,26 +4,24 @@ Both kinds say how likely each rule is critical for a pair. A head says it of ac
 else reads them; a LoRA adapter says it of pairs, once `classifier` has put it on the annotator's weights.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from app.ruleadapters import CARD, TENSORS
 from app.schemas.ruleadapters import AdapterCard
 from app.schemas.rules import RulePool
-from workers.directions.direction import digest
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site, sites_of
 from workers.rules.adapting.classifier import Classifier
 from workers.rules.adapting.head import Head
 from workers.rules.errors import UnusableAdapter
+from workers.sealed import Format, with_digest
+
+FORMAT = Format("rule adapter", AdapterCard, CARD, TENSORS, UnusableAdapter)
 
 
 @dataclass(frozen=True)
@@ -110,13 +108,12 @@ RuleAdapter = HeadAdapter | LoraAdapter
 
 def sealed(adapter: RuleAdapter) -> RuleAdapter:
     """The same adapter with the digest that belongs to it."""
-    return replace(adapter, card=adapter.card.model_copy(update={"digest": digest(adapter.card, adapter.tensors)}))
+    return replace(adapter, card=with_digest(adapter.card, adapter.tensors))
 
 
 def to_files(adapter: RuleAdapter) -> dict[str, bytes]:
     """Files of an adapter by name."""
-    card = json.dumps(adapter.card.model_dump(), indent=1, ensure_ascii=False) + "\n"
-    return {TENSORS: save(adapter.tensors), CARD: card.encode()}
+    return FORMAT.files(adapter.card, adapter.tensors)
 
 
 def from_files(name: str, files: Mapping[str, bytes]) -> RuleAdapter:
@@ -129,15 +126,8 @@ def from_files(name: str, files: Mapping[str, bytes]) -> RuleAdapter:
     Raises:
         UnusableAdapter: a part is missing or damaged, or the content does not match its digest.
     """
-    try:
-        card = AdapterCard.model_validate_json(files[CARD])
-        tensors = load(files[TENSORS])
-    except (ValidationError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise UnusableAdapter(f"{name}: unreadable rule adapter ({type(error).__name__})") from error
-    if not all(part.dtype == torch.float32 and bool(torch.isfinite(part).all()) for part in tensors.values()):
-        raise UnusableAdapter(f"{name}: not all of its numbers are finite ones of 32 bits")
-    if digest(card, tensors) != card.digest:
-        raise UnusableAdapter(f"{name}: content does not match its digest")
+    card, tensors = FORMAT.parsed(name, files)
+    FORMAT.check(name, card, tensors)
     try:
         return HeadAdapter(card, _head(card, tensors)) if card.kind == "head" else _lora(card, tensors)
     except ValueError as error:

@@ -14,12 +14,12 @@ from app.schemas.rules import Rule, RulePool
 from tests.workers.rules.adapting.conftest import telling_pairs
 from tests.workers.rules.adapting.test_teach import options
 from tests.workers.rules.test_bank import POOL, Files
-from workers.directions.direction import digest
 from workers.engine.annotator import Annotator
 from workers.rules.adapting.adapter import HeadAdapter, LoraAdapter, RuleAdapter, check_fits, from_files, to_files
 from workers.rules.adapting.teach import teach
 from workers.rules.bank import RuleBank
 from workers.rules.errors import UnusableAdapter
+from workers.sealed import digest
 
 PAIRS = telling_pairs(44)
 OTHER = RulePool(rules=[*POOL.rules[:2], Rule(id="coin", category="chance", text="Another text.")])
