@@ -1,22 +1,24 @@
-"""What a worker holds: directions, rule pools and banks of the artifact store that fit its annotator."""
+"""What a worker holds: directions, rule pools, banks and adapters of the artifact store that fit its annotator."""
 
 import json
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from app.artifacts import Artifacts
-from app.registry import CARD, REPORT, TENSORS, DirectionMissing, Registry
+from app.registry import CARD, REPORT, TENSORS, Registry
 from app.ruleadapters import CARD as ADAPTER_CARD
 from app.ruleadapters import TENSORS as ADAPTER_TENSORS
-from app.ruleadapters import AdapterMissing, RuleAdapters
+from app.ruleadapters import RuleAdapters
 from app.rulebanks import CARD as BANK_CARD
 from app.rulebanks import TENSORS as BANK_TENSORS
-from app.rulebanks import BankMissing, RuleBanks
+from app.rulebanks import RuleBanks
 from app.rulepools import PoolMissing, RulePools
 from app.schemas.directions import DirectionCard
 from app.schemas.report import DirectionReport
 from app.schemas.rules import RulePool
+from app.shelf import Shelf
 from workers.directions.direction import SafetyDirection, check_fits
 from workers.directions.errors import DirectionError
 from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, from_folder
@@ -31,6 +33,17 @@ from workers.rules.bank import RuleBank
 from workers.rules.bank import check_fits as check_bank_fits
 from workers.rules.bank import from_files as bank_of
 from workers.rules.errors import RuleError
+
+
+class _Digested(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+Stored = TypeVar("Stored", bound=_Digested)
 
 
 class HeldDirections(Holding[SafetyDirection]):
@@ -51,10 +64,7 @@ class HeldDirections(Holding[SafetyDirection]):
         return [direction for direction in self.all().values() if direction.card.recipe == recipe]
 
     def _read(self, name: str, digest: str) -> SafetyDirection:
-        files = {part: self.registry.part(name, digest, part) for part in (CARD, TENSORS)}
-        direction = from_files(name, files)
-        if (direction.id, direction.card.digest) != (name, digest):
-            raise DirectionMissing(f"what is stored as {name} is {direction.id} of another digest")
+        direction = _stored(self.registry, name, digest, (CARD, TENSORS), from_files)
         check_fits(
             direction,
             model=self._annotator.name,
@@ -66,27 +76,15 @@ class HeldDirections(Holding[SafetyDirection]):
         return direction
 
 
-class HeldBanks(Holding[RuleBank]):
-    """The banks of rule probes that fit one annotator and the pools they were made for.
+def held_banks(banks: RuleBanks, pools: RulePools, annotator: Annotator) -> Holding[RuleBank]:
+    """The banks of rule probes that fit one annotator and the pools they were made for."""
 
-    Args:
-        banks: those of the artifact store.
-        pools: its pools.
-        annotator: what they must fit.
-    """
-
-    def __init__(self, banks: RuleBanks, pools: RulePools, annotator: Annotator) -> None:
-        super().__init__(banks, self._read, RuleError)
-        self._banks = banks
-        self._pools = pools
-        self._annotator = annotator
-
-    def _read(self, name: str, digest: str) -> RuleBank:
-        bank = bank_of(name, {part: self._banks.part(name, digest, part) for part in (BANK_CARD, BANK_TENSORS)})
-        if (bank.id, bank.digest) != (name, digest):
-            raise BankMissing(f"what is stored as {name} is {bank.id} of another digest")
-        check_bank_fits(bank, self._annotator, self._pools.pool(bank.card.pool, bank.card.pool_digest))
+    def read(name: str, digest: str) -> RuleBank:
+        bank = _stored(banks, name, digest, (BANK_CARD, BANK_TENSORS), bank_of)
+        check_bank_fits(bank, annotator, pools.pool(bank.card.pool, bank.card.pool_digest))
         return bank
+
+    return Holding(banks, read, RuleError)
 
 
 class HeldAdapters(Holding[RuleAdapter]):
@@ -114,10 +112,7 @@ class HeldAdapters(Holding[RuleAdapter]):
             return self._loaded[1]
 
     def _read(self, name: str, digest: str) -> RuleAdapter:
-        files = {part: self._adapters.part(name, digest, part) for part in (ADAPTER_CARD, ADAPTER_TENSORS)}
-        adapter = adapter_of(name, files)
-        if (adapter.id, adapter.digest) != (name, digest):
-            raise AdapterMissing(f"what is stored as {name} is {adapter.id} of another digest")
+        adapter = _stored(self._adapters, name, digest, (ADAPTER_CARD, ADAPTER_TENSORS), adapter_of)
         check_adapter_fits(adapter, self._annotator, self._pools.pool(adapter.card.pool, adapter.card.pool_digest))
         return adapter
 
@@ -135,7 +130,7 @@ class Holdings:
 
     directions: HeldDirections
     pools: Holding[RulePool]
-    banks: HeldBanks
+    banks: Holding[RuleBank]
     adapters: HeldAdapters
 
     @classmethod
@@ -145,7 +140,7 @@ class Holdings:
         return cls(
             HeldDirections(Registry(artifacts), annotator),
             Holding(pools, pools.pool, PoolMissing),
-            HeldBanks(RuleBanks(artifacts), pools, annotator),
+            held_banks(RuleBanks(artifacts), pools, annotator),
             HeldAdapters(RuleAdapters(artifacts), pools, annotator),
         )
 
@@ -170,3 +165,13 @@ def publish_shipped(registry: Registry, annotator: Annotator) -> None:
     default = json.loads(SHIPPED_DEFAULTS.read_bytes()).get(annotator.revision)
     if default and registry.holds(default) and annotator.revision not in registry.defaults():
         registry.set_default(annotator.revision, default)
+
+
+def _stored(
+    shelf: Shelf, name: str, digest: str, parts: tuple[str, ...], made_of: Callable[[str, Mapping[str, bytes]], Stored]
+) -> Stored:
+    """What lies on a shelf under a name and a digest; missing if it says that it is something else."""
+    thing = made_of(name, {part: shelf.part(name, digest, part) for part in parts})
+    if (thing.id, thing.digest) != (name, digest):
+        raise shelf.missing(f"what is stored as {name} is {thing.id} of another digest")
+    return thing
