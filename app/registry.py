@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.artifacts import ArtifactMissing
 from app.schemas.directions import DirectionCard
-from app.shelf import Missing, Shelf
+from app.shelf import CardShelf, Missing
 
 CARD, TENSORS = "direction.json", "direction.safetensors"
 CONTROL_VECTOR = "direction.gguf"
@@ -27,23 +27,14 @@ class DirectionMissing(Missing):
 
 
 @dataclass(frozen=True)
-class Registry(Shelf):
+class Registry(CardShelf[DirectionCard]):
     """The directions of one artifact store; `DirectionMissing` where one is not there."""
 
     folder: ClassVar[str] = "directions"
     noun: ClassVar[str] = "direction"
     missing: ClassVar[type[Missing]] = DirectionMissing
-
-    def card(self, direction_id: str) -> DirectionCard:
-        """What is known of a direction.
-
-        Raises:
-            DirectionMissing: there is none, or its card cannot be read.
-        """
-        try:
-            return DirectionCard.model_validate_json(self.part(direction_id, self.digest(direction_id), CARD))
-        except ValidationError:
-            raise DirectionMissing(f"the card of {direction_id} cannot be read") from None
+    schema: ClassVar[type[DirectionCard]] = DirectionCard
+    card_file: ClassVar[str] = CARD
 
     def defaults(self) -> dict[str, str]:
         """Id that `default` stands for, by model revision."""

@@ -6,11 +6,18 @@
 Parts are written before `current` names them, so that a reader never meets half of anything.
 """
 
+import logging
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
 
 from app.artifacts import ArtifactMissing, Artifacts
+
+log = logging.getLogger(__name__)
+
+Card = TypeVar("Card", bound=BaseModel)
 
 _DELETED = "deleted"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -96,3 +103,38 @@ class Shelf:
 
     def _place(self, name: str, digest: str) -> str:
         return f"{self.folder}/{name}/{digest.removeprefix('sha256:')}"
+
+
+@dataclass(frozen=True)
+class CardShelf(Shelf, Generic[Card]):
+    """Things that have a card.
+
+    Attributes:
+        schema: of the cards.
+        card_file: the part that is the card.
+    """
+
+    schema: ClassVar[type[BaseModel]]
+    card_file: ClassVar[str]
+
+    def card(self, name: str) -> Card:
+        """What is known of one of them.
+
+        Raises:
+            missing: there is none, or its card cannot be read.
+        """
+        content = self.part(name, self.digest(name), self.card_file)
+        try:
+            return cast(Card, self.schema.model_validate_json(content))
+        except ValidationError:
+            raise self.missing(f"the card of {name} cannot be read") from None
+
+    def cards(self) -> list[Card]:
+        """What is known of all of them, by id; a card that cannot be read is logged and left out."""
+        cards = []
+        for name in sorted(self.current()):
+            try:
+                cards.append(self.card(name))
+            except self.missing as error:
+                log.warning("not listed: %s", error)
+        return cards
