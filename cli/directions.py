@@ -14,6 +14,7 @@ from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing, Registr
 from app.schemas.annotate import DEFAULT
 from app.schemas.directions import Accuracy, DirectionCard
 from app.settings import settings
+from cli.keeping import keep
 from cli.saying import failure, progress_of
 from cli.sources import source
 
@@ -186,15 +187,10 @@ def _keep(fitted: "Fitted", out: Path | None, *, default: bool) -> None:
 
     card = fitted.direction.card
     parts = parts_of(fitted.direction, fitted.report)
-    if out is not None:
-        (out / card.id).mkdir(parents=True, exist_ok=True)
-        for name, content in parts.items():
-            (out / card.id / name).write_bytes(content)
-    else:
-        _registry().publish(card.id, card.digest, parts)
-        if default:
-            _registry().set_default(card.model_revision, card.id)
-    _describe(card, str(out / card.id) if out else settings().artifacts_url)
+    where = keep(_registry(), card.id, card.digest, parts, out)
+    if default and out is None:
+        _registry().set_default(card.model_revision, card.id)
+    _describe(card, where)
 
 
 def _registry() -> Registry:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from app.artifacts import Artifacts
-from app.rulebanks import RuleBanks
 from app.schemas.judging import SHIPPED_POOL
 from app.schemas.names import BankId
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from app.settings import settings
 from cli import loading
+from cli.keeping import keep
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def distil(
         TypeAdapter(BankId).validate_python(bank_id)
     except ValidationError:
         raise typer.BadParameter("--id takes letters, digits, dots, dashes and underscores") from None
-    banks = RuleBanks(Artifacts(settings().artifacts_url))
+    banks = loading.rule_banks()
     if out is None and not replace and banks.holds(bank_id):
         raise failure(f"a bank called {bank_id} exists; --replace replaces it")
     pool = loading.rule_pool(pool_id)
@@ -60,13 +59,7 @@ def distil(
             bank = distil_bank(annotator, pool, examples, pool_id=pool_id, bank_id=bank_id, progress=progress)
     except (RuleError, EngineError) as error:
         raise failure(str(error)) from error
-    if out is None:
-        banks.publish(bank.id, bank.card.digest, to_files(bank))
-    else:
-        (out / bank.id).mkdir(parents=True, exist_ok=True)
-        for name, content in to_files(bank).items():
-            (out / bank.id / name).write_bytes(content)
-    _describe(bank.card, str(out / bank.id) if out else settings().artifacts_url)
+    _describe(bank.card, keep(banks, bank.id, bank.digest, to_files(bank), out))
 
 
 def _labelled(kind: str, given: str, pool: RulePool) -> "Examples":

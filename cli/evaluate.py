@@ -13,6 +13,7 @@ from app.schemas.directions import Accuracy
 from app.schemas.evaluation import Gain, PolicyFigure, PolicyReport
 from app.schemas.judging import SHIPPED_POOL, PolicyName, RaterName
 from cli import loading
+from cli.keeping import write
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
@@ -158,6 +159,5 @@ def _keep(bank: "RuleBank", named: str | None) -> None:
     if folder is None:
         loading.rule_banks().publish(bank.id, bank.card.digest, to_files(bank))
     else:
-        for name, content in to_files(bank).items():
-            (folder / name).write_bytes(content)
+        write(folder, to_files(bank))
     typer.echo(f"{bank.id}: {len(bank.card.readings)} policies calibrated, {bank.card.digest}")

@@ -16,6 +16,7 @@ from app.schemas.rules import RulePool
 from app.schemas.training import RuleAdapterOptions
 from app.settings import settings
 from cli import loading
+from cli.keeping import keep
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
@@ -84,13 +85,7 @@ def rule_adapter(
             adapter = teach(annotator, pool, teacher, pairs, options, progress=progress)
     except (RuleError, EngineError, UnfitData) as error:
         raise failure(str(error)) from error
-    if out is None:
-        adapters.publish(adapter.id, adapter.card.digest, to_files(adapter))
-    else:
-        (out / adapter.id).mkdir(parents=True, exist_ok=True)
-        for name, content in to_files(adapter).items():
-            (out / adapter.id / name).write_bytes(content)
-    _describe(adapter.card, str(out / adapter.id) if out else settings().artifacts_url)
+    _describe(adapter.card, keep(adapters, adapter.id, adapter.digest, to_files(adapter), out))
 
 
 def _options(given: dict[str, Any]) -> RuleAdapterOptions:

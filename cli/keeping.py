@@ -1,0 +1,22 @@
+"""Where commands put what they make: into the artifact store, or into a folder of its own."""
+
+from pathlib import Path
+
+from app.settings import settings
+from app.shelf import Shelf
+
+
+def keep(shelf: Shelf, name: str, digest: str, parts: dict[str, bytes], out: Path | None) -> str:
+    """Store the parts of something under its id, or write them to the folder of that name in `out`; says where."""
+    if out is None:
+        shelf.publish(name, digest, parts)
+        return settings().artifacts_url
+    write(out / name, parts)
+    return str(out / name)
+
+
+def write(folder: Path, parts: dict[str, bytes]) -> None:
+    """Write files to a folder, which is made where there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in parts.items():
+        (folder / name).write_bytes(content)
