@@ -20,7 +20,7 @@ Name = Annotated[str, typer.Argument(help="Id of a bank.")]
 @app.command("list")
 def list_banks() -> None:
     """What is in the artifact store."""
-    names = ("id", "pool", "model", "rules used", "mean area", "calibrated")
+    names = ("id", "pool", "model", "rules used", "mean AUC", "calibrated")
     table = Table(*(Column(name, overflow="fold") for name in names))
     for card in loading.rule_banks().cards():
         used = f"{card.used} of {len(card.rules)}"

@@ -95,6 +95,6 @@ def _describe(card: BankCard, where: str) -> None:
     sites = ", ".join(f"{site.layer}/{site.pooling}" for site in [*card.sites, *card.prompt_sites])
     typer.echo(f"{card.id}: {len(card.rules)} rules of {card.pool} on {card.model}, layer/pooling {sites}")
     mean = f"{sum(areas) / len(areas):.3f}" if areas else "–"
-    typer.echo(f"mean held-out area {mean} over {len(areas)} rules, {card.protocol}")
+    typer.echo(f"mean held-out AUC {mean} over {len(areas)} rules, {card.protocol}")
     typer.echo(f"not used, as nothing shows that they read above chance: {', '.join(unused) or 'none'}")
     typer.echo(f"stored in {where}")

@@ -54,7 +54,7 @@ def test_distil_stores_a_bank_and_says_how_well_it_reads(banks: RuleBanks, rows:
     card = banks.card("first")
     assert card.pool_digest == POOL.digest
     assert card.used == 1
-    assert "mean held-out area 1.000 over 1 rules" in ended.output
+    assert "mean held-out AUC 1.000 over 1 rules" in ended.output
     assert "above chance: none" in ended.output
     files = {part: banks.part("first", card.digest, part) for part in (CARD, TENSORS)}
     check_fits(from_files("first", files), tiny_annotator(), POOL)
