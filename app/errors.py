@@ -224,7 +224,7 @@ def _fields(path: Sequence[str | int], code: str) -> list[str | int]:
     end = len(path) - (code == "extra_forbidden")
     tags = {i for i in range(1, end) if path[i] in _UNION_TAGS.get(str(path[i - 1]), ())}
     tags |= {i for i in range(2, end) if path[i - 2] == "sources" and path[i] in RECIPES}
-    tags |= {0} & set(range(end)) if end and path[0] in KINDS else set()
+    tags |= {0} if end and path[0] in KINDS else set()
     return [part for i, part in enumerate(path) if i not in tags]
 
 

@@ -63,7 +63,9 @@ class AnnotateOptions(DirectionOptions):
         description="`margin`: the projection on a safety direction. `rules`: what the rules say that are critical for "
         "the pair; `direction` is not read.",
     )
-    explain: bool = Field(default=False, description="With `margin`: what the rules say, too, from the same pass.")
+    explain: bool = Field(
+        default=False, description="With `margin`: what the rules say, too; by `probes` from the same pass."
+    )
     rules: RuleOptions = Field(default=RuleOptions(), description="Which rules, for `method: rules` and `explain`.")
 
     @property
@@ -93,7 +95,7 @@ class AnnotateRequest(AnnotateOptions):
 
 
 class Raw(BaseModel):
-    """Projections on the direction; `margin` is exactly `chosen - rejected`."""
+    """Projections on the direction, or means of the critical rules' scores; `margin` is exactly `chosen - rejected`."""
 
     margin: Finite
     chosen: Finite
@@ -118,9 +120,12 @@ class Margin(BaseModel):
         description="Logistic of the margin; a probability only where `calibrated` is true."
     )
     level: int | None = Field(
-        description="The margin in steps, 0 the lowest, by the direction's `level_edges`; null where it has none."
+        description="The margin in steps, 0 the lowest, by the `level_edges` of the direction, or of the bank for the "
+        "policy and k; null where there are none."
     )
-    label_conflict: bool = Field(description="The margin is negative: the annotator would have chosen the other one.")
+    label_conflict: bool = Field(
+        description="The margin is negative, and by rules no tie: the annotator would have chosen the other one."
+    )
     raw: Raw
 
 
@@ -162,7 +167,9 @@ class Provenance(BaseModel):
     direction: str | None = Field(default=None, description="Null where only rules were asked.")
     direction_digest: str | None = None
     calibrated: bool = Field(description="Whether `margin` is in log-odds; if not, it is the raw margin.")
-    unreliable: bool = Field(description="Nothing shows that the direction reads better than chance.")
+    unreliable: bool = Field(
+        description="Nothing shows that the direction, or the rules by this policy, read better than chance."
+    )
     layers: list[int]
     pooling: str = Field(description="Poolings read, joined by `+`.")
     dtype: str

@@ -3,11 +3,10 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
 
 from app.schemas.annotate import DEFAULT
 from app.schemas.names import DirectionId, Finite
-from app.schemas.pairs import Message, Pair, Prompt, PromptText, Strict, Text, as_messages
+from app.schemas.pairs import Message, Pair, Prompt, PromptText, Strict, Text, as_messages, refuse_contradictions
 from app.schemas.webhooks import Announced
 
 Estimator = Literal["ridge", "logistic", "mean"]
@@ -142,21 +141,13 @@ class FitRequest(Announced):
     def _goes_together(self) -> Self:
         paper = any(isinstance(source, LegendSource) and source.paper for source in self.sources)
         two_sided = any(isinstance(source, LegendSource) and source.two_sided for source in self.sources)
-        faults = {
-            "sources": paper and len(self.sources) > 1,
-            "by_prompt": self.by_prompt and (paper or self.estimator != "ridge"),
-            "layers": paper and self.layers is not None,
-        }
-        reasons = {
-            "sources": "a legend source as published must be the only source",
-            "by_prompt": "goes with the ridge estimator only, and not with Legend as published",
-            "layers": "Legend as published always reads the last layer",
-        }
-        for field, wrong in faults.items():
-            if wrong:
-                raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reasons[field]})
-        if paper and two_sided:
-            raise PydanticCustomError("contradiction", "Legend as published has one side", {"field": "sources"})
+        modulated = self.by_prompt and (paper or self.estimator != "ridge")
+        refuse_contradictions(
+            ("sources", paper and len(self.sources) > 1, "a legend source as published must be the only source"),
+            ("by_prompt", modulated, "goes with the ridge estimator only, and not with Legend as published"),
+            ("layers", paper and self.layers is not None, "Legend as published always reads the last layer"),
+            ("sources", paper and two_sided, "Legend as published has one side"),
+        )
         return self
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.schemas.names import AdapterId, BankId, Finite, PoolId, RuleId
-from app.schemas.pairs import Strict
+from app.schemas.pairs import Strict, refuse_contradictions
 
 SHIPPED_POOL = "safety-100"
 """Id of the project's own pool."""
@@ -16,6 +16,16 @@ PolicyName = Literal["all", "random", "fixed", "relevance", "discrepancy", "publ
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 Side = Literal["chosen", "rejected", "tie"]
 TieReason = Literal["no_relevant_rule", "within_band"]
+
+
+def refuse_without_bank(rater: RaterName, policy: PolicyName, bank: BankId | None) -> None:
+    """Refuse what `logits` cannot do: it has no bank, and so no noise of its scores."""
+    asked = rater == "logits"
+    reason = "`robust` needs the noise that only a bank of probes knows; name another with `logits`"
+    refuse_contradictions(
+        ("policy", asked and policy == "robust", reason),
+        ("bank", asked and bank is not None, "goes with the rater `probes` only"),
+    )
 
 
 class RuleOptions(Strict):
@@ -45,21 +55,12 @@ class RuleOptions(Strict):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        faults = {
-            "fixed": (self.policy == "fixed") != (self.fixed is not None),
-            "adapter": (self.policy == "adapter") != (self.adapter is not None),
-            "policy": self.policy == "robust" and self.rater == "logits",
-            "bank": self.bank is not None and self.rater == "logits",
-        }
-        reasons = {
-            "fixed": "goes with the policy `fixed`, and that with it",
-            "adapter": "goes with the policy `adapter`, and that with it",
-            "policy": "`robust` needs the noise that only a bank of probes knows; name another with `logits`",
-            "bank": "goes with the rater `probes` only",
-        }
-        for field, wrong in faults.items():
-            if wrong:
-                raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reasons[field]})
+        fixed, adapter = self.fixed is not None, self.adapter is not None
+        refuse_contradictions(
+            ("fixed", (self.policy == "fixed") != fixed, "goes with the policy `fixed`, and that with it"),
+            ("adapter", (self.policy == "adapter") != adapter, "goes with the policy `adapter`, and that with it"),
+        )
+        refuse_without_bank(self.rater, self.policy, self.bank)
         if self.fixed is not None and len(set(self.fixed)) < len(self.fixed):
             raise PydanticCustomError("duplicate_rule", "names a rule twice", {"field": "fixed"})
         return self
@@ -100,4 +101,6 @@ class RuleProvenance(BaseModel):
     adapter: AdapterId | None
     adapter_digest: str | None
     calibrated: bool = Field(description="Whether the rules' margin is in log-odds; if not, it is the raw margin.")
-    rules: int = Field(description="Rules of the pool that the rater reads above chance, or all of them.")
+    rules: int = Field(
+        description="How many rules of the pool the bank reads above chance; with `logits`, all of them."
+    )

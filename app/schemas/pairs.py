@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic_core import PydanticCustomError
 
 Role = Literal["system", "user", "assistant"]
 
@@ -32,6 +33,13 @@ class Strict(BaseModel):
     """A model that refuses unknown fields, so that a misspelt option is never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def refuse_contradictions(*faults: tuple[str, bool, str]) -> None:
+    """Refuse the first of these (field, whether it contradicts others, why) that does."""
+    for field, wrong, reason in faults:
+        if wrong:
+            raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reason})
 
 
 class Message(Strict):

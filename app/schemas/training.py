@@ -3,10 +3,9 @@
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from app.schemas.chunk import Ref
-from app.schemas.judging import SHIPPED_POOL, RaterName
+from app.schemas.judging import SHIPPED_POOL, RaterName, refuse_without_bank
 from app.schemas.names import AdapterId, BankId, PoolId
 from app.schemas.pairs import Strict
 from app.schemas.ruleadapters import AdapterMeasures, TaughtPolicy
@@ -33,17 +32,7 @@ class AdapterOptions(Strict):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        faults = {
-            "bank": self.rater == "logits" and self.bank is not None,
-            "policy": self.policy == "robust" and self.rater == "logits",
-        }
-        reasons = {
-            "bank": "goes with the rater `probes` only",
-            "policy": "`robust` needs the noise that only a bank of probes knows; name another with `logits`",
-        }
-        for field, wrong in faults.items():
-            if wrong:
-                raise PydanticCustomError("contradiction", "{reason}", {"field": field, "reason": reasons[field]})
+        refuse_without_bank(self.rater, self.policy, self.bank)
         return self
 
 
