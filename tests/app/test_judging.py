@@ -16,6 +16,8 @@ OTHER = {"id": "b", "prompt": "Hello?", "chosen": "Hello.", "rejected": "Go away
 TOO_LONG = PAIR | {"id": "long", "prompt": "word " * 400}
 K = READING.k
 ROBUST: dict[str, Any] = {"pool": "tiny-rules", "k": K}
+POLICIES = ("all", "random", "relevance", "discrepancy", "published", "robust")
+"""Those that need nothing but k."""
 
 
 def post(client: TestClient, *pairs: dict[str, Any], rules: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -56,11 +58,16 @@ def test_the_margin_of_the_pair_is_that_of_the_rules_in_log_odds(client: TestCli
     assert answer["provenance"]["calibrated"] is True
 
 
-def test_exchanging_the_responses_changes_the_sign_and_nothing_else(client: TestClient) -> None:
-    (one,) = said(client, PAIR)["annotations"]
-    (other,) = said(client, SWAPPED)["annotations"]
+@pytest.mark.parametrize("policy", POLICIES)
+def test_exchanging_the_responses_changes_the_sign_and_nothing_else(client: TestClient, policy: str) -> None:
+    asked = ROBUST | {"policy": policy}
+    (one,) = said(client, PAIR, rules=asked)["annotations"]
+    (other,) = said(client, SWAPPED, rules=asked)["annotations"]
     assert other["margin"] == pytest.approx(-one["margin"], rel=1e-4)
     assert [rule["rule"] for rule in other["rules"]["critical"]] == [rule["rule"] for rule in one["rules"]["critical"]]
+    assert [rule["chosen"] for rule in other["rules"]["critical"]] == pytest.approx(
+        [rule["rejected"] for rule in one["rules"]["critical"]], abs=1e-5
+    )
 
 
 def test_provenance_says_which_rules_and_no_direction(client: TestClient, station: Station) -> None:
@@ -94,7 +101,7 @@ def test_a_policy_that_nobody_calibrated_answers_raw_margins_and_says_so(client:
     assert answer["provenance"]["unreliable"] is True
 
 
-@pytest.mark.parametrize("policy", ["all", "random", "relevance", "discrepancy", "published", "robust"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_can_be_asked_for(client: TestClient, policy: str) -> None:
     (entry,) = said(client, rules=ROBUST | {"policy": policy})["annotations"]
     count = len(entry["rules"]["critical"])
@@ -129,6 +136,16 @@ def test_explain_adds_the_rules_to_the_margin_of_the_direction_in_one_pass(
     assert entry["rules"]["margin"] == pytest.approx(judged["margin"], rel=1e-4)
     assert explained["provenance"]["direction"] == "kind"
     assert explained["provenance"]["rules"]["policy"] == "robust"
+
+
+def test_several_directions_are_explained_as_one_is(client: TestClient) -> None:
+    (entry,) = said(client, method="margin", explain=True, direction=["kind", "raw"])["annotations"]
+    (plain,) = said(client, rules={}, method="margin", direction=["kind", "raw"])["annotations"]
+    (judged,) = said(client)["annotations"]
+    assert list(entry["directions"]) == ["kind", "raw"]
+    for name, margin in plain["directions"].items():
+        assert entry["directions"][name]["margin"] == pytest.approx(margin["margin"], rel=1e-4)
+    assert entry["rules"]["margin"] == pytest.approx(judged["rules"]["margin"], rel=1e-4)
 
 
 def test_a_question_that_the_window_cannot_hold_is_refused_with_its_size(client: TestClient) -> None:
@@ -169,9 +186,11 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     ("fixed without rules", ROBUST | {"policy": "fixed"}, 422, "/rules/fixed"),
     ("rules without fixed", ROBUST | {"fixed": ["calm"]}, 422, "/rules/fixed"),
     ("a rule twice", ROBUST | {"policy": "fixed", "fixed": ["calm", "calm"]}, 422, "/rules/fixed"),
+    ("the policy without its adapter", ROBUST | {"policy": "adapter"}, 422, "/rules/adapter"),
     ("adapter without its policy", ROBUST | {"adapter": "a"}, 422, "/rules/adapter"),
     ("robust by logits", ROBUST | {"rater": "logits"}, 422, "/rules/policy"),
     ("bank for logits", ROBUST | {"rater": "logits", "policy": "all", "bank": "probes"}, 422, "/rules/bank"),
+    ("unknown policy", ROBUST | {"policy": "best"}, 422, "/rules/policy"),
     ("no rules", ROBUST | {"k": 0}, 422, "/rules/k"),
     ("negative band", ROBUST | {"band": -1}, 422, "/rules/band"),
     ("unknown option", ROBUST | {"kay": 2}, 422, "/rules/kay"),

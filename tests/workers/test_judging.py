@@ -1,9 +1,11 @@
 """Rules in a chunk: asked by probes or of the annotator itself."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from app.ruleadapters import RuleAdapters
@@ -13,14 +15,14 @@ from app.schemas.annotate import Annotation
 from app.schemas.chunk import Chunk, ChunkAnswer, Judging, Ref
 from app.schemas.pairs import Pair
 from app.schemas.training import HeadOptions
-from tests.conftest import RULES, random_bank, serving, tiny_annotator, user
+from tests.conftest import RULES, random_bank, random_direction, ref, serving, tiny_annotator, user
 from workers.annotate import PairAnnotator
 from workers.engine.annotator import Annotator
 from workers.engine.packing import Group
 from workers.holding import NotHeld
 from workers.rules.adapting.adapter import to_files as adapter_files
 from workers.rules.adapting.teach import teach
-from workers.rules.bank import to_files
+from workers.rules.bank import sealed, to_files
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Ratings
 
@@ -119,21 +121,41 @@ def test_an_adapter_says_which_rules_the_annotator_is_asked_about(
     assert (rule.chosen, rule.rejected) == pytest.approx((same.chosen, same.rejected), abs=1e-5)
 
 
-def test_where_no_rule_is_relevant_the_pair_is_a_tie_and_says_so(
-    worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.rules.selection.RELEVANT", 1.1)
-    (entry,) = judged(worker, probes(worker), PAIR).entries
+def test_the_annotator_can_be_asked_beside_a_direction(roomy: Annotator, tmp_path: Path) -> None:
+    direction = random_direction(roomy, "kind")
+    with serving(roomy, tmp_path, direction) as serves:
+        RulePools(serves.holdings.directions.registry.artifacts).add(POOL.id, RULES)
+        judging = by_logits(2)
+        chunk = Chunk(directions=[ref(direction)], truncate=False, items=[PAIR], lines=[1], tokens=1)
+        (plain,) = serves.annotate(chunk).entries
+        explained = serves.annotate(chunk.model_copy(update={"judging": judging}))
+        (entry,) = explained.entries
+        (alone,) = judged(serves, judging, PAIR).entries
+    assert isinstance(plain, Annotation) and isinstance(entry, Annotation) and isinstance(alone, Annotation)
+    assert entry.rules is not None and alone.rules is not None
+    assert entry.margin == pytest.approx(plain.margin, abs=1e-5)
+    assert entry.rules.margin == pytest.approx(alone.rules.margin, abs=1e-5)
+    assert (explained.provenance.direction, explained.provenance.method) == ("kind", "margin")
+
+
+def test_where_no_rule_is_relevant_the_pair_is_a_tie_and_says_so(worker: PairAnnotator, roomy: Annotator) -> None:
+    bank = random_bank(roomy, "indifferent")
+    never = replace(bank.relevant, slopes=torch.zeros(len(RULES.rules)), offsets=torch.full((len(RULES.rules),), -9.0))
+    bank = sealed(replace(bank, relevant=never))
+    RuleBanks(worker.holdings.directions.registry.artifacts).publish(bank.id, bank.digest, to_files(bank))
+    (entry,) = judged(worker, probes(worker, Ref(id=bank.id, digest=bank.digest)), PAIR).entries
     assert isinstance(entry, Annotation)
     assert entry.rules is not None
     assert (entry.margin, entry.label_conflict, entry.raw.chosen) == (0.0, False, 0.0)
     assert (entry.rules.preferred, entry.rules.tie, entry.rules.critical) == ("tie", "no_relevant_rule", [])
 
 
-def test_a_bank_or_a_pool_that_is_gone_fails_the_chunk(worker: PairAnnotator) -> None:
+def test_a_bank_an_adapter_or_a_pool_that_is_gone_fails_the_chunk(worker: PairAnnotator) -> None:
     gone = Ref(id="gone", digest="sha256:" + "0" * 64)
     with pytest.raises(NotHeld, match="rule bank gone was deleted while the job used it"):
         judged(worker, probes(worker, bank=gone), PAIR)
+    with pytest.raises(NotHeld, match="rule adapter gone was deleted while the job used it"):
+        judged(worker, probes(worker).model_copy(update={"policy": "adapter", "adapter": gone}), PAIR)
     with pytest.raises(NotHeld, match="rule pool gone was deleted while the job used it"):
         judged(worker, probes(worker, pool=gone), PAIR)
 
