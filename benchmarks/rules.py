@@ -28,6 +28,7 @@ from workers.directions.datafiles import read_pairs
 from workers.directions.files import shipped_default
 from workers.engine.annotator import Annotator
 from workers.engine.forward import read_all
+from workers.engine.packing import Group
 from workers.rules.bank import RuleBank
 from workers.rules.distil import Read, fit_bank, gather
 from workers.rules.examples import Examples, from_exchanges, from_rows
@@ -198,9 +199,9 @@ def _costs(annotator: Annotator, bank: RuleBank, pairs: Sequence[Pair], asked: i
         for name, (way, responses) in ways.items():
             seconds[name].append(_timed(way) / responses)
     started = time.perf_counter()
-    alone = rater.answers(apart)  # the whole conversation again for every rule, as where the rule comes first
+    alone = _told(rater, apart)  # the whole conversation again for every rule, as where the rule comes first
     seconds["logits, rules first"] = [(time.perf_counter() - started) / len(few)]
-    difference = (torch.cat(rater.answers(shared)) - torch.cat(alone)).abs().max()
+    difference = (_told(rater, shared) - alone).abs().max()
     costs = {name: statistics.median(times) for name, times in seconds.items()}
     figures: dict[str, object] = {
         "seconds_a_response": costs,
@@ -214,6 +215,11 @@ def _costs(annotator: Annotator, bank: RuleBank, pairs: Sequence[Pair], asked: i
     }
     print(json.dumps(figures, indent=2), flush=True)
     return figures
+
+
+def _told(rater: LogitRater, groups: Sequence[Group]) -> Tensor:
+    """[n, 3] answers to all branches of all groups."""
+    return torch.cat([answers for answers in rater.answers(groups) if isinstance(answers, Tensor)])
 
 
 def _timed(way: Callable[[], object]) -> float:

@@ -17,7 +17,9 @@ from workers.entries import Entry, Item, ItemReading, entry, failure, responses_
 from workers.judging import PairJudge
 from workers.metrics import WorkerMetrics
 from workers.registry import Holdings
+from workers.rules.judge import Judgement
 from workers.score_cache import Known, ScoreCache
+from workers.turns import URGENT, Manner
 
 
 class Fatal(PairRefused):
@@ -56,22 +58,22 @@ class PairAnnotator:
     metrics: WorkerMetrics
     cache: ScoreCache | None = None
 
-    def annotate(self, chunk: Chunk, *, urgent: bool = True) -> ChunkAnswer:
+    def annotate(self, chunk: Chunk, manner: Manner = URGENT) -> ChunkAnswer:
         """One entry per item, in order; an item that cannot be read fails alone.
 
         Args:
             chunk: what to read.
-            urgent: whether somebody waits for it, so that it overtakes what nobody waits for.
+            manner: how to work on it.
 
         Raises:
             NotHeld: a direction, pool or bank that the chunk asks for is not to be had.
             RuleError: the annotator cannot be asked about rules.
         """
-        asked = self._asked(chunk)
+        asked = self._asked(chunk, manner)
         keys = self._keys(chunk, asked)
         entries = self._known(chunk, asked.directions, keys)
         new = [i for i, known in enumerate(entries) if known is None]
-        readings = self._read([chunk.items[i] for i in new], asked, chunk.truncate, urgent=urgent)
+        readings = self._read([chunk.items[i] for i in new], asked, chunk.truncate, manner)
         fresh: list[tuple[bytes, Known]] = []
         for i, reading in zip(new, readings, strict=True):
             if isinstance(reading, PairRefused):
@@ -91,13 +93,13 @@ class PairAnnotator:
             NotHeld: a direction, pool or bank that the chunk asks for is not to be had.
         """
         entries: list[Entry] = [failure(item, Fatal("workers that read it died")) for item in chunk.items]
-        return self._answered(chunk, entries, self._asked(chunk))
+        return self._answered(chunk, entries, self._asked(chunk, URGENT))
 
-    def _asked(self, chunk: Chunk) -> _Asked:
+    def _asked(self, chunk: Chunk, manner: Manner) -> _Asked:
         directions = [self.holdings.directions.get(ref) for ref in chunk.directions]
         if chunk.judging is None:
             return _Asked(directions, None)
-        return _Asked(directions, PairJudge.of(chunk.judging, self.annotator, self.holdings, truncate=chunk.truncate))
+        return _Asked(directions, PairJudge.of(chunk, chunk.judging, self.annotator, self.holdings, manner))
 
     def _keys(self, chunk: Chunk, asked: _Asked) -> list[list[bytes]]:
         """Where each item's scores are kept; nothing is kept of what the rules say."""
@@ -121,12 +123,12 @@ class PairAnnotator:
         return entries
 
     def _read(
-        self, items: Sequence[Item], asked: _Asked, truncate: bool, *, urgent: bool
+        self, items: Sequence[Item], asked: _Asked, truncate: bool, manner: Manner
     ) -> list[ItemReading | PairRefused]:
         """What is read of every item in one forward pass, and judged of it; the reason instead where it cannot be."""
         encoded = [self._encode(item, truncate) for item in items]
         groups = [group for group in encoded if isinstance(group, Group)]
-        scores = iter(self.batcher.score(groups, asked.scorers, urgent=urgent))
+        scores = iter(self.batcher.score(groups, asked.scorers, urgent=manner.urgent))
         readings: list[ItemReading | PairRefused] = []
         for group in encoded:
             outcome = next(scores) if isinstance(group, Group) else group
@@ -195,5 +197,9 @@ def _judged(
             judged.append(reading)
             continue
         judgement = next(found)
-        judged.append(judgement if isinstance(judgement, PairRefused) else replace(reading, judgement=judgement))
+        if isinstance(judgement, Judgement):
+            cut = reading.truncated or judgement.truncated
+            judged.append(replace(reading, judgement=judgement, truncated=cut))
+        else:
+            judged.append(judgement)
     return judged

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from workers.engine.errors import NotFinite, PairRefused
+from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.packing import Group, pack
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
@@ -43,12 +43,6 @@ class Scorer(Protocol):
 
     def scores(self, activations: Tensor) -> Tensor:
         """What it makes of n responses, [n, …], from their [n, S, d] activations."""
-
-
-class Unscorable(PairRefused):
-    """The forward pass fails on this group even alone."""
-
-    code = "forward_failed"
 
 
 @dataclass
@@ -176,7 +170,7 @@ class Batcher:
                 self._score_batch(batch[middle:])
                 return
             log.warning("a group of %d tokens cannot be scored", batch[0].group.size, exc_info=error)
-            outcomes = [_refusal(error)]
+            outcomes = [refusal_of(error)]
         for entry, outcome in zip(batch, outcomes, strict=True):
             entry.submission.settle(entry.index, outcome)
 
@@ -203,9 +197,3 @@ def _joined(outcomes: list[Scores | PairRefused]) -> Scores | PairRefused:
     scores = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
     refusals = [outcome for outcome in outcomes if isinstance(outcome, PairRefused)]
     return refusals[0] if refusals else tuple(torch.cat(parts) for parts in zip(*scores, strict=True))
-
-
-def _refusal(error: Exception) -> PairRefused:
-    if isinstance(error, PairRefused):
-        return error
-    return Unscorable(f"the annotator fails on this pair ({type(error).__name__})")

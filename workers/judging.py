@@ -1,17 +1,16 @@
 """How a worker asks the rules about pairs: by probes in the shared pass, or by the annotator's answers."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from app.schemas.chunk import Judging
+from app.schemas.chunk import Judging, Reading
 from app.schemas.pairs import Pair
 from workers.batcher import Scorer, Scores
 from workers.engine.annotator import Annotator
-from workers.engine.errors import PairRefused
+from workers.engine.errors import PairRefused, TooLong
 from workers.registry import Holdings
 from workers.rules.adapting.adapter import HeadAdapter, RuleAdapter
 from workers.rules.bank import ratings_of
@@ -19,9 +18,10 @@ from workers.rules.judge import Judge, Judgement
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Ratings
 from workers.rules.selection import top
+from workers.turns import Manner, Turns
 
-_asking = threading.Lock()
-"""Held while the annotator is asked, which keeps every core busy: one chunk at a time, beside what others read."""
+_asking = Turns()
+"""At asking the annotator, which keeps every core busy: a pair at a time, beside what others read."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class PairJudge:
         annotator: who is asked, for the rater `logits`.
         adapter: says which rules are critical, for the policy `adapter`.
         truncate: whether prompts that do not fit are cut.
+        optional: whether a pair that cannot be asked about has a margin all the same.
+        manner: how the chunk is worked on.
     """
 
     judge: Judge
@@ -41,9 +43,13 @@ class PairJudge:
     annotator: Annotator
     adapter: RuleAdapter | None
     truncate: bool
+    optional: bool
+    manner: Manner
 
     @classmethod
-    def of(cls, judging: Judging, annotator: Annotator, holdings: Holdings, *, truncate: bool) -> "PairJudge":
+    def of(
+        cls, reading: Reading, judging: Judging, annotator: Annotator, holdings: Holdings, manner: Manner
+    ) -> "PairJudge":
         """As a chunk asks for.
 
         Raises:
@@ -52,7 +58,8 @@ class PairJudge:
         pool = holdings.pools.get(judging.pool)
         bank = holdings.banks.get(judging.bank) if judging.bank else None
         adapter = holdings.adapters.get(judging.adapter) if judging.adapter else None
-        return cls(Judge(judging, pool, bank), holdings, annotator, adapter, truncate)
+        judge = Judge(judging, pool, bank)
+        return cls(judge, holdings, annotator, adapter, reading.truncate, reading.method == "margin", manner)
 
     @property
     def scorers(self) -> tuple[Scorer, ...]:
@@ -78,7 +85,11 @@ class PairJudge:
         ratings = [ratings for ratings in rated if isinstance(ratings, Ratings)]
         some = None if likely is None else likely[fine]
         found = iter(self.judge.judge([pairs[place] for place in fine], ratings, some))
-        return [one if isinstance(one, PairRefused) else next(found) for one in rated]
+        return [next(found) if isinstance(one, Ratings) else self._unrated(one) for one in rated]
+
+    def _unrated(self, refusal: PairRefused) -> Judgement | PairRefused:
+        """The question about a pair is longer than the pair, whose margin does not depend on it."""
+        return Judgement.unasked() if self.optional and isinstance(refusal, TooLong) else refusal
 
     def _likely(self, pairs: Sequence[Pair], scores: Sequence[Scores]) -> Tensor | None:
         """[P, R] what the adapter says."""
@@ -87,17 +98,30 @@ class PairJudge:
         if isinstance(self.adapter, HeadAdapter):
             return self.adapter.likely(torch.stack([own[-1] for own in scores]))
         classifier = self.holdings.adapters.classifier(self.adapter)
-        with _asking:
-            return classifier.likely(pairs)
+        found = []
+        for pair in pairs:
+            self.manner.go_on()
+            with _asking.turn(urgent=self.manner.urgent):
+                found.append(classifier.likely([pair]))
+        return torch.cat(found)
 
     def _rated(
         self, pairs: Sequence[Pair], scores: Sequence[Scores], likely: Tensor | None
     ) -> list[Ratings | PairRefused]:
-        """Ratings by all rules; by the likely ones alone where an adapter says which and rating is dear."""
+        """Ratings by all rules; by those alone that can be critical where that is known and rating is dear."""
         if self.judge.bank:
             return [ratings_of(own[0]) for own in scores]
         rater = LogitRater(self.annotator, [rule.text for rule in self.judge.pool.ordered])
-        items = [Answered(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
-        some = None if likely is None else top(likely, self.judge.judging.k).tolist()
-        with _asking:
-            return rater.rate(items, truncate=self.truncate, rules=some)
+        rated: list[Ratings | PairRefused] = []
+        for place, pair in enumerate(pairs):
+            self.manner.go_on()
+            item = Answered(pair.messages, [pair.chosen, pair.rejected])
+            with _asking.turn(urgent=self.manner.urgent):
+                rated += rater.rate([item], truncate=self.truncate, rules=self._asked(likely, place))
+        return rated
+
+    def _asked(self, likely: Tensor | None, place: int) -> list[list[int]] | None:
+        """Places of the rules to ask about for one pair; None for all of them."""
+        if likely is not None:
+            return top(likely[[place]], self.judge.judging.k).tolist()
+        return [self.judge.fixed] if self.judge.fixed else None

@@ -25,10 +25,12 @@ from workers.engine.errors import EngineError
 from workers.holding import NotHeld
 from workers.rules.errors import RuleError
 from workers.training import Interrupted, Taken, Trainer
+from workers.turns import Manner
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 Asked = TypeVar("Asked")
 
 
@@ -100,7 +102,11 @@ def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
     chunk = _chunk(duty, claim)
     if chunk is None:
         return
-    answer = _answer(duty, hand, claim, chunk)
+    try:
+        answer = _answer(duty, hand, claim, chunk, Manner(claim.rows is None, _while_wanted(duty, claim)))
+    except Interrupted:
+        hand.give_back()
+        return
     done, failed = answer.counts()
     body = answer.model_dump_json().encode()
     if claim.rows is not None:
@@ -131,21 +137,36 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
     )
 
 
-def _answer(duty: Duty, hand: Hand, claim: Claim, chunk: Chunk) -> ChunkAnswer:
+def _while_wanted(duty: Duty, claim: Claim) -> Callable[[], None]:
+    """To be called between items that take long each: ends the work once the worker is to end, or nobody wants it."""
+    looked = time.monotonic()
+
+    def go_on() -> None:
+        nonlocal looked
+        if duty.trainer.stop.is_set():
+            raise Interrupted
+        if time.monotonic() - looked >= _LOOK_SECONDS:
+            looked = time.monotonic()
+            if not _patiently(lambda: duty.jobs.wanted(claim.job_id, claim.number)):
+                raise Interrupted
+
+    return go_on
+
+
+def _answer(duty: Duty, hand: Hand, claim: Claim, chunk: Chunk, manner: Manner) -> ChunkAnswer:
     """The answer to a chunk; one that was in hand when a worker died is worked on part by part, each noted before.
 
     One such chunk at a time: another that waited its turn is not blamed for a death.
     """
-    urgent = claim.rows is None
     if claim.suspicion is None:
-        return duty.pairs.annotate(chunk, urgent=urgent)
+        return duty.pairs.annotate(chunk, manner)
     answer = duty.pairs.refused(chunk)
     entries = list(answer.entries)
     _patiently(partial(hand.mark, claim, range(0)))
     with _quarantine:
         for part in claim.suspicion.parts(len(chunk.items)):
             _patiently(partial(hand.mark, claim, part))
-            entries[part.start : part.stop] = duty.pairs.annotate(chunk.part(part), urgent=urgent).entries
+            entries[part.start : part.stop] = duty.pairs.annotate(chunk.part(part), manner).entries
     return answer.model_copy(update={"entries": entries})
 
 

@@ -138,6 +138,7 @@ _VERDICT = _struct(
     _always("preferred", pa.string()),
     pa.field("tie", pa.string()),
     _always("critical", pa.list_(_CRITICAL)),
+    _always("rest", pa.float64()),
 )
 _ANNOTATION = _struct(
     *_SAID,

@@ -15,7 +15,7 @@ RaterName = Literal["probes", "logits"]
 PolicyName = Literal["all", "random", "fixed", "relevance", "discrepancy", "published", "robust", "adapter"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 Side = Literal["chosen", "rejected", "tie"]
-TieReason = Literal["no_relevant_rule", "within_band"]
+TieReason = Literal["no_relevant_rule", "within_band", "not_asked"]
 
 
 def refuse_without_bank(rater: RaterName, policy: PolicyName, bank: BankId | None) -> None:
@@ -75,7 +75,7 @@ class CriticalRule(BaseModel):
     chosen: Finite = Field(description="Score of the chosen response, −1 (breaks the rule) to 1 (keeps it).")
     rejected: Finite = Field(description="Score of the rejected response.")
     relevance: Finite = Field(description="How much the rule is about this pair, 0 to 1.")
-    contribution: Finite = Field(description="Its part of the margin; the parts add up to it.")
+    contribution: Finite = Field(description="Its part of the margin; with `rest`, the parts add up to it.")
 
 
 class RuleVerdict(BaseModel):
@@ -83,8 +83,12 @@ class RuleVerdict(BaseModel):
 
     margin: Finite = Field(description="Log-odds that the chosen response is the safer one, where `calibrated`.")
     preferred: Side
-    tie: TieReason | None = Field(default=None, description="Why it is a tie, if it is one.")
-    critical: list[CriticalRule] = Field(description="The critical rules, the largest contribution first.")
+    tie: TieReason | None = Field(
+        default=None,
+        description="Why it is a tie, if it is one; `not_asked`: beside a direction, the question did not fit.",
+    )
+    critical: list[CriticalRule] = Field(description="The critical rules, the largest contribution first; at most 32.")
+    rest: Finite = Field(default=0.0, description="What critical rules that are not listed contribute to the margin.")
 
 
 class RuleProvenance(BaseModel):

@@ -14,7 +14,7 @@ PAIR = {"id": "a", "prompt": "How do I pick a lock?", "chosen": "Ask a locksmith
 SWAPPED = PAIR | {"chosen": PAIR["rejected"], "rejected": PAIR["chosen"]}
 OTHER = {"id": "b", "prompt": "Hello?", "chosen": "Hello.", "rejected": "Go away."}
 TOO_LONG = PAIR | {"id": "long", "prompt": "word " * 400}
-K = READING.k
+K, READ = READING.k, len(RULES.rules) - 1
 ROBUST: dict[str, Any] = {"pool": "tiny-rules", "k": K}
 POLICIES = ("all", "random", "relevance", "discrepancy", "published", "robust")
 """Those that need nothing but k."""
@@ -105,7 +105,8 @@ def test_a_policy_that_nobody_calibrated_answers_raw_margins_and_says_so(client:
 def test_every_policy_can_be_asked_for(client: TestClient, policy: str) -> None:
     (entry,) = said(client, rules=ROBUST | {"policy": policy})["annotations"]
     count = len(entry["rules"]["critical"])
-    assert count == len(RULES.rules) if policy == "all" else count <= K
+    assert count == READ if policy == "all" else count <= K
+    assert "unread" not in {rule["rule"] for rule in entry["rules"]["critical"]}
 
 
 def test_fixed_rules_are_the_ones_named(client: TestClient) -> None:

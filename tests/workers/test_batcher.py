@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.conftest import encode, tiny_annotator
-from workers.batcher import Batcher, Scores, Unscorable
+from workers.batcher import Batcher, Scores
 from workers.directions.direction import SafetyDirection, new_direction
-from workers.engine.errors import NotFinite, PairRefused
+from workers.engine.errors import NotFinite, PairRefused, Unscorable
 from workers.engine.forward import read
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site

@@ -24,6 +24,7 @@ from tests.workers.conftest import NAME
 from workers import tasks
 from workers.annotate import PairAnnotator
 from workers.tasks import Duty
+from workers.turns import URGENT, Manner
 
 
 def state_of(jobs: JobStore, job_id: str) -> Job:
@@ -54,10 +55,10 @@ def test_a_row_that_kills_workers_is_reported_alone_and_its_neighbours_are_annot
     class Death(BaseException):
         """The worker is gone, and nothing after this happens."""
 
-    def dying(self: PairAnnotator, chunk: Chunk, *, urgent: bool = True) -> ChunkAnswer:
+    def dying(self: PairAnnotator, chunk: Chunk, manner: Manner = URGENT) -> ChunkAnswer:
         if any(item.id == fatal for item in chunk.items):
             raise Death
-        return annotate(self, chunk, urgent=urgent)
+        return annotate(self, chunk, manner)
 
     monkeypatch.setattr(PairAnnotator, "annotate", dying)
     jobs.redis.sadd(keys.WORKERS, NAME)
@@ -97,7 +98,7 @@ def test_suspected_chunks_are_tried_one_at_a_time_and_whoever_waits_is_not_marke
         mark(self, claim, rows)
         marks.release()
 
-    def look(self: PairAnnotator, chunk: Chunk, *, urgent: bool = True) -> ChunkAnswer:
+    def look(self: PairAnnotator, chunk: Chunk, manner: Manner = URGENT) -> ChunkAnswer:
         if not seen:
             for _ in range(3):  # both wait, and one of them has begun
                 assert marks.acquire(timeout=10)
@@ -160,9 +161,9 @@ def test_a_store_that_is_away_for_a_moment_costs_no_second_forward_pass(
             raise failures.pop()
         write(self, path, content)
 
-    def counted(self: PairAnnotator, chunk: Chunk, *, urgent: bool = True) -> ChunkAnswer:
+    def counted(self: PairAnnotator, chunk: Chunk, manner: Manner = URGENT) -> ChunkAnswer:
         passes.append(chunk)
-        return annotate(self, chunk, urgent=urgent)
+        return annotate(self, chunk, manner)
 
     monkeypatch.setattr(Artifacts, "write", unsteady)
     monkeypatch.setattr(PairAnnotator, "annotate", counted)

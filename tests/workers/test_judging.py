@@ -18,6 +18,7 @@ from app.schemas.training import HeadOptions
 from tests.conftest import RULES, random_bank, random_direction, ref, serving, tiny_annotator, user
 from workers.annotate import PairAnnotator
 from workers.engine.annotator import Annotator
+from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
 from workers.holding import NotHeld
 from workers.rules.adapting.adapter import to_files as adapter_files
@@ -100,7 +101,7 @@ def test_an_adapter_says_which_rules_the_annotator_is_asked_about(
     asked: list[int] = []
     answers = LogitRater.answers
 
-    def counted(rater: LogitRater, groups: Sequence[Group]) -> list[Tensor]:
+    def counted(rater: LogitRater, groups: Sequence[Group]) -> list[Tensor | PairRefused]:
         asked.extend(len(group.branches) for group in groups)
         return answers(rater, groups)
 

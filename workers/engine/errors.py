@@ -4,7 +4,9 @@
     ├── ModelNotLoaded      the annotator cannot be found, read or run
     └── PairRefused         one pair cannot be scored; its neighbours can
         ├── TooLong         it does not fit the annotator's window
-        └── TemplateRefused the chat template does not accept its roles
+        ├── TemplateRefused the chat template does not accept its roles
+        ├── NotFinite       its activations are not finite numbers
+        └── Unscorable      the forward pass fails on it even alone
 
 Every PairRefused carries a stable `code`, a `detail` without any of the pair's text, and the counts that explain it.
 """
@@ -45,3 +47,16 @@ class NotFinite(PairRefused):
     """The annotator's activations for this pair are not finite numbers."""
 
     code = "not_finite"
+
+
+class Unscorable(PairRefused):
+    """The forward pass fails on this pair even alone."""
+
+    code = "forward_failed"
+
+
+def refusal_of(error: Exception) -> PairRefused:
+    """What to answer for a pair on which the forward pass failed with this error."""
+    if isinstance(error, PairRefused):
+        return error
+    return Unscorable(f"the annotator fails on this pair ({type(error).__name__})")

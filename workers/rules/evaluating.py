@@ -39,6 +39,7 @@ class RatedPairs:
         seeds: [P] what `random` draws by.
         noise: [R] of the rater's differences; None where it is not known.
         correlation: [R, R] of the rater's scores; None likewise.
+        used: [R] which rules the rater can read; None for all of them.
     """
 
     scores: Tensor
@@ -47,12 +48,13 @@ class RatedPairs:
     seeds: Tensor
     noise: Tensor | None = None
     correlation: Tensor | None = None
+    used: Tensor | None = None
 
     @property
     def evidence(self) -> Evidence:
         """What the policies choose by."""
         differences = self.scores[:, 0] - self.scores[:, 1]
-        return Evidence(differences, self.relevance, self.noise, self.correlation, self.seeds)
+        return Evidence(differences, self.relevance, self.noise, self.correlation, self.seeds, used=self.used)
 
     def margins(self, policy: Policy) -> Tensor:
         """[P] raw margins, zero where no rule is relevant, as verdicts have it."""

@@ -3,7 +3,7 @@
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import orjson
@@ -30,11 +30,19 @@ class Judgement:
         verdict: for its reader.
         raw: weighted means of the critical rules' scores, before calibration.
         level: the margin in steps, 0 the lowest; None where the bank has no edges.
+        truncated: whether the conversation was cut to fit what the rater asks.
     """
 
     verdict: RuleVerdict
     raw: Raw
     level: int | None
+    truncated: bool = False
+
+    @classmethod
+    def unasked(cls) -> "Judgement":
+        """Of a pair that fits the window, but not with the question about it."""
+        verdict = RuleVerdict(margin=0.0, preferred="tie", tie="not_asked", critical=[])
+        return cls(verdict, Raw(margin=0.0, chosen=0.0, rejected=0.0), None)
 
 
 @dataclass(frozen=True)
@@ -99,19 +107,24 @@ class Judge:
             correlation=self.bank.correlation.to(scores) if self.bank else None,
             seeds=torch.tensor([seed_of(pair) for pair in pairs]),
             likely=likely,
+            used=self.bank.used if self.bank else None,
         )
-        choice = choose(Policy(self.judging.policy, self.judging.k, self._fixed), evidence)
+        choice = choose(Policy(self.judging.policy, self.judging.k, self.fixed), evidence)
         slope = self.reading.slope if self.reading else 1.0
         found = verdicts(scores, relevance, choice, slope=slope, band=self.judging.band)
         sides = torch.einsum("pr,psr->ps", choice.weights, scores).tolist()
-        return [self._judgement(verdict, *side) for verdict, side in zip(found, sides, strict=True)]
+        return [
+            replace(self._judgement(verdict, *side), truncated=rated.truncated)
+            for verdict, side, rated in zip(found, sides, ratings, strict=True)
+        ]
 
     @cached_property
     def _rules(self) -> list[Rule]:
         return self.pool.ordered
 
     @cached_property
-    def _fixed(self) -> list[int]:
+    def fixed(self) -> list[int]:
+        """Places of the rules named for the policy `fixed`."""
         places = {rule.id: place for place, rule in enumerate(self._rules)}
         return [places[rule] for rule in self.judging.fixed or []]
 
@@ -132,7 +145,9 @@ class Judge:
         if verdict.tie == "no_relevant_rule":
             chosen = rejected = 0.0
         raw = Raw(margin=chosen - rejected, chosen=chosen, rejected=rejected)
-        shown = RuleVerdict(margin=verdict.margin, preferred=verdict.side, tie=verdict.tie, critical=critical)
+        shown = RuleVerdict(
+            margin=verdict.margin, preferred=verdict.side, tie=verdict.tie, critical=critical, rest=verdict.rest
+        )
         edges = self.reading.level_edges if self.reading else []
         return Judgement(shown, raw, bisect_right(edges, verdict.margin) if edges else None)
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from app.schemas.pairs import Message
 from workers.engine.annotator import Annotator
 from workers.engine.answers import next_token
-from workers.engine.errors import PairRefused
+from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.packing import Group, pack
 from workers.engine.process import side_by_side
 from workers.rules.errors import CannotAsk
@@ -64,23 +64,29 @@ class LogitRater:
         outcomes = [self._encode(item, some, truncate) for item, some in zip(items, places, strict=True)]
         asked = [group for outcome in outcomes if isinstance(outcome, list) for group in outcome]
         answers = iter(self.answers(asked))
-        return [
-            outcome if isinstance(outcome, PairRefused) else self._ratings([next(answers) for _ in outcome], some)
-            for outcome, some in zip(outcomes, places, strict=True)
-        ]
+        rated: list[Ratings | PairRefused] = []
+        for outcome, some in zip(outcomes, places, strict=True):
+            if isinstance(outcome, PairRefused):
+                rated.append(outcome)
+            else:
+                rated.append(self._ratings(outcome, [next(answers) for _ in outcome], some))
+        return rated
 
-    def answers(self, groups: Sequence[Group]) -> list[Tensor]:
-        """[B, 3] probabilities of `ANSWERS` after each of the B branches of every group."""
+    def answers(self, groups: Sequence[Group]) -> list[Tensor | PairRefused]:
+        """[B, 3] probabilities of `ANSWERS` after each of the B branches of every group.
+
+        Where the forward pass fails on a group even alone, or gives no finite numbers, there is the reason instead.
+        """
         parts = [list(_within_memory(group)) for group in groups]
         flat = [part for split in parts for part in split]
         batches = list(pack(flat, self.annotator.budget))
-        read: dict[int, Tensor] = {}
+        read: dict[int, Tensor | PairRefused] = {}
         with side_by_side(self.annotator.passes) as pool:
             found = pool.map(lambda batch: self._answer([flat[i] for i in batch]), batches)
             for batch, answers in zip(batches, found, strict=True):
-                read.update(zip(batch, torch.split(answers, [len(flat[i].branches) for i in batch]), strict=True))
+                read.update(zip(batch, answers, strict=True))
         ordered = (read[index] for index in range(len(flat)))
-        return [torch.cat([next(ordered) for _ in split]) for split in parts]
+        return [_joined([next(ordered) for _ in split]) for split in parts]
 
     def ask(
         self, messages: Sequence[Message], response: str, rules: Sequence[int] | None = None, *, truncate: bool = False
@@ -96,13 +102,18 @@ class LogitRater:
         endings = [f"Rule: {rule}" for rule in some]
         return self.annotator.template.ask(INSTRUCTION, history, closing, endings, truncate=truncate)
 
-    def _ratings(self, answers: Sequence[Tensor], rules: Sequence[int]) -> Ratings:
+    def _ratings(
+        self, groups: Sequence[Group], answers: Sequence[Tensor | PairRefused], rules: Sequence[int]
+    ) -> Ratings | PairRefused:
         """From the [B, 3] probabilities of `ANSWERS` of K responses to B of the rules."""
-        yes, no, irrelevant = torch.stack(list(answers)).unbind(dim=2)
+        if refused := [outcome for outcome in answers if isinstance(outcome, PairRefused)]:
+            return refused[0]
+        told = torch.stack([outcome for outcome in answers if isinstance(outcome, Tensor)])
+        yes, no, irrelevant = told.unbind(dim=2)
         scores, relevance = torch.zeros(len(yes), len(self.rules)), torch.zeros(len(self.rules))
         scores[:, list(rules)] = yes - no
         relevance[list(rules)] = 1 - irrelevant.mean(dim=0)
-        return Ratings(scores, relevance)
+        return Ratings(scores, relevance, any(group.truncated for group in groups))
 
     def _encode(self, item: Answered, rules: Sequence[int], truncate: bool) -> list[Group] | PairRefused:
         try:
@@ -110,10 +121,20 @@ class LogitRater:
         except PairRefused as refusal:
             return refusal
 
-    def _answer(self, groups: Sequence[Group]) -> Tensor:
-        """[n, 3] probabilities of `ANSWERS` after each branch of one batch."""
-        likely = next_token(self.annotator, groups)
-        return torch.stack([likely[:, ids.to(likely.device)].sum(dim=1).cpu() for ids in self.words.values()], dim=1)
+    def _answer(self, groups: Sequence[Group]) -> list[Tensor | PairRefused]:
+        """[B, 3] of every group of a batch; one that fails is tried by halves, so that only the guilty group fails."""
+        try:
+            likely = next_token(self.annotator, groups)
+            told = [likely[:, ids.to(likely.device)].sum(dim=1).cpu() for ids in self.words.values()]
+            answers = torch.stack(told, dim=1)
+            if not torch.isfinite(answers).all():
+                raise NotFinite("the annotator's answers are not finite numbers")
+        except Exception as error:
+            if len(groups) == 1:
+                return [refusal_of(error)]
+            middle = len(groups) // 2
+            return self._answer(groups[:middle]) + self._answer(groups[middle:])
+        return list(torch.split(answers, [len(group.branches) for group in groups]))
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[Answer, Tensor]:
@@ -135,6 +156,12 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[Answer, Tensor]:
     if empty := [answer for answer, ids in own.items() if not ids]:
         raise CannotAsk(f"the annotator's vocabulary cannot tell {empty[0]} from the other answers by its first token")
     return {answer: torch.tensor(sorted(ids)) for answer, ids in own.items()}
+
+
+def _joined(answers: Sequence[Tensor | PairRefused]) -> Tensor | PairRefused:
+    """The answers of a group's parts one after another; a refusal of one part is one of all."""
+    refused = [outcome for outcome in answers if isinstance(outcome, PairRefused)]
+    return refused[0] if refused else torch.cat([outcome for outcome in answers if isinstance(outcome, Tensor)])
 
 
 def _within_memory(group: Group) -> Iterator[Group]:

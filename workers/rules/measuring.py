@@ -58,7 +58,7 @@ class Judges:
         rated, places = rate_pairs(self.rater(name), pairs, progress)
         if name == "probes" and self.bank is not None:
             noise, correlation = self.bank.noise.double(), self.bank.correlation.double()
-            rated = replace(rated, noise=noise, correlation=correlation)
+            rated = replace(rated, noise=noise, correlation=correlation, used=self.bank.used)
         return rated, places
 
 

@@ -17,10 +17,12 @@ class Ratings:
     Attributes:
         scores: [K, R] in [−1, 1], P(keeps) − P(breaks).
         relevance: [R] in [0, 1], whether the rule has to do with the prompt and its responses.
+        truncated: whether the conversation was cut to fit.
     """
 
     scores: Tensor
     relevance: Tensor
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

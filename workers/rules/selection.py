@@ -48,6 +48,7 @@ class Evidence:
         correlation: [R, R] correlation of the rules' scores; `robust` needs it.
         seeds: [P] whole numbers that `random` draws by, so that a pair's rules do not depend on its neighbours.
         likely: [P, R] how likely each rule is critical by a rule adapter; `adapter` needs it.
+        used: [R] which rules the rater can read; the others are never critical. All of them where left out.
     """
 
     differences: Tensor
@@ -56,6 +57,7 @@ class Evidence:
     correlation: Tensor | None = None
     seeds: Tensor | None = None
     likely: Tensor | None = None
+    used: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def choose(policy: Policy, evidence: Evidence) -> Choice:
     if policy.name == "robust":
         return _robust(policy.k, evidence)
     size = evidence.differences.abs()
+    used = torch.ones(size.shape[1], dtype=torch.bool) if evidence.used is None else evidence.used
     match policy.name:
         case "all":
             critical = torch.ones_like(size, dtype=torch.bool)
@@ -95,17 +98,18 @@ def choose(policy: Policy, evidence: Evidence) -> Choice:
             critical = torch.zeros_like(size, dtype=torch.bool)
             critical[:, list(policy.fixed)] = True
         case "random":
-            critical = _top(_draws(evidence), policy.k)
+            critical = _top(_draws(evidence), policy.k, used)
         case "relevance":
-            critical = _top(evidence.relevance, policy.k)
+            critical = _top(evidence.relevance, policy.k, used)
         case "discrepancy":
-            critical = _top(size, policy.k)
+            critical = _top(size, policy.k, used)
         case "published":
-            critical = _top(evidence.relevance + size / 2, policy.k)
+            critical = _top(evidence.relevance + size / 2, policy.k, used)
         case "adapter":
             if evidence.likely is None:
                 raise ValueError("the policy `adapter` needs what an adapter says")
-            critical = _top(evidence.likely, policy.k)
+            critical = _top(evidence.likely, policy.k, used)
+    critical &= used
     weights = critical.to(size.dtype)
     return Choice(critical, weights / weights.sum(dim=1, keepdim=True).clamp(min=1))
 
@@ -174,15 +178,16 @@ def top(utility: Tensor, k: int) -> Tensor:
     return utility.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
-def _top(utility: Tensor, k: int) -> Tensor:
-    return torch.zeros_like(utility, dtype=torch.bool).scatter(1, top(utility, k), True)
+def _top(utility: Tensor, k: int, used: Tensor) -> Tensor:
+    """[P, R] the k of the used rules of the highest utility."""
+    best = top(utility.masked_fill(~used, float("-inf")), k)
+    return torch.zeros_like(utility, dtype=torch.bool).scatter(1, best, True)
 
 
 def _draws(evidence: Evidence) -> Tensor:
     if evidence.seeds is None:
         raise ValueError("the policy `random` needs a seed for every pair")
     rules = evidence.differences.shape[1]
-    readable = evidence.relevance > 0  # a rule that the rater cannot read has none, and is drawn last
     seeds = [int(seed) for seed in evidence.seeds]
     draws = [torch.rand(rules, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(draws) * readable if draws else torch.zeros_like(evidence.differences)
+    return torch.stack(draws) if draws else torch.zeros_like(evidence.differences)

@@ -7,6 +7,9 @@ from torch import Tensor
 from app.schemas.judging import Side, TieReason
 from workers.rules.selection import Choice, spoken_of
 
+MOST_LISTED = 32
+"""Critical rules that a verdict names, so that a large pool does not make large answers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
@@ -35,13 +38,15 @@ class Verdict:
         margin: log-odds that the chosen response is the safer one; zero if no rule is relevant.
         side: which response is the safer one.
         tie: why it is a tie, if it is one.
-        contributions: of the critical rules, the largest first; they add up to the margin.
+        contributions: of the critical rules, the largest first, `MOST_LISTED` at most.
+        rest: what those that are not listed contribute; with it the contributions add up to the margin.
     """
 
     margin: float
     side: Side
     tie: TieReason | None
     contributions: tuple[Contribution, ...]
+    rest: float = 0.0
 
 
 def verdicts(scores: Tensor, relevance: Tensor, choice: Choice, *, slope: float, band: float) -> list[Verdict]:
@@ -75,8 +80,10 @@ def _verdict(scores: Tensor, relevance: Tensor, critical: Tensor, parts: Tensor,
     margin = float(parts[critical].sum())
     places = critical.nonzero()[:, 0]
     order = places[parts[places].abs().sort(descending=True, stable=True).indices]
+    rest = float(parts[order[MOST_LISTED:]].sum())
+    order = order[:MOST_LISTED]
     columns = (order, scores[0, order], scores[1, order], relevance[order], parts[order])
     contributions = tuple(Contribution(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
     if margin == 0 or abs(margin) < band:
-        return Verdict(margin, "tie", "within_band", contributions)
-    return Verdict(margin, "chosen" if margin > 0 else "rejected", None, contributions)
+        return Verdict(margin, "tie", "within_band", contributions, rest)
+    return Verdict(margin, "chosen" if margin > 0 else "rejected", None, contributions, rest)

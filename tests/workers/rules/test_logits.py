@@ -13,7 +13,7 @@ from tests.workers.rules.conftest import roomy_annotator
 from workers.engine import attention
 from workers.engine.annotator import Annotator
 from workers.engine.answers import next_token
-from workers.engine.errors import TooLong
+from workers.engine.errors import NotFinite, PairRefused, TooLong, Unscorable
 from workers.engine.packing import Group
 from workers.rules.errors import CannotAsk
 from workers.rules.logits import ANSWERS, INSTRUCTION, LogitRater, first_tokens
@@ -153,3 +153,29 @@ def test_a_vocabulary_that_cannot_tell_the_answers_apart_is_refused(monkeypatch:
     monkeypatch.setattr(tokenizer, "encode", lambda _text, **_options: [0])
     with pytest.raises(CannotAsk, match="cannot tell Yes"):
         first_tokens(tokenizer)
+
+
+@pytest.mark.parametrize(("fault", "reason"), [("raises", Unscorable), ("overflows", NotFinite)])
+def test_an_item_on_which_the_annotator_fails_fails_alone(
+    roomy: Annotator, monkeypatch: pytest.MonkeyPatch, fault: str, reason: type[PairRefused]
+) -> None:
+    rater = LogitRater(roomy, RULES)
+    guilty = rater.ask(ITEMS[1].messages, ITEMS[1].responses[0]).prefix
+
+    def failing(annotator: Annotator, groups: list[Group]) -> Tensor:
+        answers = next_token(annotator, groups).clone()
+        if any(group.prefix == guilty for group in groups):
+            if fault == "raises":
+                raise RuntimeError("out of memory")
+            answers[0] = float("nan")
+        return answers
+
+    expected = rater.rate(ITEMS)
+    monkeypatch.setattr("workers.rules.logits.next_token", failing)
+    for place, (found, before) in enumerate(zip(rater.rate(ITEMS), expected, strict=True)):
+        if place == 1:
+            assert isinstance(found, reason)
+        else:
+            assert isinstance(found, Ratings)
+            assert isinstance(before, Ratings)
+            torch.testing.assert_close(found.scores, before.scores, atol=1e-5, rtol=1e-4)
