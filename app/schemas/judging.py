@@ -84,7 +84,9 @@ class RuleVerdict(BaseModel):
     margin: Finite = Field(description="Log-odds that the chosen response is the safer one, where `calibrated`.")
     preferred: Side
     tie: TieReason | None = Field(default=None, description="Why it is a tie, if it is one.")
-    critical: list[CriticalRule] = Field(description="The critical rules, the largest contribution of either sign first.")
+    critical: list[CriticalRule] = Field(
+        description="The critical rules, the largest contribution of either sign first."
+    )
 
 
 class RuleProvenance(BaseModel):
