@@ -53,7 +53,7 @@ def evaluate(
     from workers.engine.errors import EngineError
     from workers.rules.errors import RuleError
     from workers.rules.evaluating import EVALUATED
-    from workers.rules.measuring import Judges, balance_sample, calibrated, measure
+    from workers.rules.measuring import Raters, balance_sample, calibrated, measure
     from workers.rules.plot import FORMATS, draw
 
     rater_names = _rater_names(raters or ["probes"])
@@ -68,11 +68,11 @@ def evaluate(
         pairs = read_pairs(path)[:limit]
         annotator = loading.annotator()
         bank = loading.rule_bank(bank_name, pool_id, pool, annotator) if "probes" in rater_names else None
-        judges = Judges(annotator, pool_id, pool, bank)
+        asked = Raters(annotator, pool_id, pool, bank)
         contrast = balance_sample(limit) if balance else ()
         with progress_of("the pairs") as progress:
             report = measure(
-                judges,
+                asked,
                 rater_names,
                 policy_names,
                 numbers,

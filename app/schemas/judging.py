@@ -87,7 +87,9 @@ class RuleVerdict(BaseModel):
         default=None,
         description="Why it is a tie, if it is one; `not_asked`: beside a direction, the question did not fit.",
     )
-    critical: list[CriticalRule] = Field(description="The critical rules, the largest contribution first; at most 32.")
+    critical: list[CriticalRule] = Field(
+        description="The critical rules, the largest contribution of either sign first; at most 32."
+    )
     rest: Finite = Field(default=0.0, description="What critical rules that are not listed contribute to the margin.")
 
 

@@ -28,7 +28,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Judges:
+class Raters:
     """Who rates, and by what.
 
     Attributes:
@@ -48,10 +48,13 @@ class Judges:
 
         Raises:
             CannotAsk: the annotator has no words to answer `logits` with.
+            ValueError: `probes` are asked for, and there is no bank.
         """
-        if name == "probes" and self.bank is not None:
-            return ProbeRater(self.annotator, self.bank)
-        return LogitRater(self.annotator, [rule.text for rule in self.pool.ordered])
+        if name == "logits":
+            return LogitRater(self.annotator, [rule.text for rule in self.pool.ordered])
+        if self.bank is None:
+            raise ValueError("the rater `probes` needs a bank")
+        return ProbeRater(self.annotator, self.bank)
 
     def rate(self, name: RaterName, pairs: Sequence[Pair], progress: Progress) -> tuple[RatedPairs, Tensor]:
         """The pairs that a rater can read, as `rate_pairs` has it, with what only a bank knows of its scores."""
@@ -63,8 +66,8 @@ class Judges:
 
 
 def measure(
-    judges: Judges,
-    raters: Sequence[RaterName],
+    raters: Raters,
+    names: Sequence[RaterName],
     policies: Sequence[PolicyName],
     ks: Sequence[int],
     *,
@@ -76,8 +79,8 @@ def measure(
     """How every policy reads labelled pairs at every k by every rater.
 
     Args:
-        judges: who rates.
-        raters: in this order.
+        raters: who rates.
+        names: which of them, in this order.
         policies: which of `EVALUATED`.
         ks: how many critical rules.
         pairs: the labelled pairs.
@@ -90,21 +93,21 @@ def measure(
         CannotAsk: the annotator has no words to answer `logits` with.
     """
     figures, read = [], {}
-    for rater in raters:
-        rated, places = judges.rate(rater, pairs, progress)
+    for rater in names:
+        rated, places = raters.rate(rater, pairs, progress)
         read[rater] = len(places)
-        other = _contrast(judges, rater, contrast, progress) if contrast else None
+        other = _contrast(raters, rater, contrast, progress) if contrast else None
         figures += evaluate(rated, policies, ks, rater, other)
     return PolicyReport(
         data=data,
         pairs=read,
         skipped={rater: len(pairs) - count for rater, count in read.items()},
-        pool=judges.pool_id,
-        pool_digest=judges.pool.digest,
-        model=judges.annotator.name,
-        model_revision=judges.annotator.revision,
-        bank=judges.bank.id if judges.bank else None,
-        bank_digest=judges.bank.card.digest if judges.bank else None,
+        pool=raters.pool_id,
+        pool_digest=raters.pool.digest,
+        model=raters.annotator.name,
+        model_revision=raters.annotator.revision,
+        bank=raters.bank.id if raters.bank else None,
+        bank_digest=raters.bank.card.digest if raters.bank else None,
         protocol=PROTOCOL,
         figures=figures,
         version=__version__,
@@ -156,6 +159,6 @@ def rate_pairs(rater: Rater, pairs: Sequence[Pair], progress: Progress) -> tuple
     return rated, torch.tensor(places)
 
 
-def _contrast(judges: Judges, rater: RaterName, wanted: Sequence[int], progress: Progress) -> Contrast:
-    rated, places = judges.rate(rater, [balance().pairs[place] for place in wanted], progress)
+def _contrast(raters: Raters, rater: RaterName, wanted: Sequence[int], progress: Progress) -> Contrast:
+    rated, places = raters.rate(rater, [balance().pairs[place] for place in wanted], progress)
     return Contrast(rated, torch.tensor(wanted)[places])

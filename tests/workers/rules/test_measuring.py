@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from app.schemas.pairs import Message, Pair
+from tests.conftest import RULES
 from workers.directions.balance import balance
+from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused, TooLong
 from workers.rules.errors import UnfitPairs
 from workers.rules.judge import seed_of
-from workers.rules.measuring import balance_sample, rate_pairs
+from workers.rules.measuring import Raters, balance_sample, rate_pairs
 from workers.rules.rating import Answered, Ratings
 
 
@@ -70,3 +72,8 @@ def test_a_sample_of_the_balance_set_has_both_kinds_and_is_always_the_same() -> 
     assert sample == balance_sample(40)
     assert (len(sample), len(set(sample))) == (40, 40)
     assert 10 < int(balance().benign[sample].sum()) < 30
+
+
+def test_probes_without_a_bank_are_not_silently_the_other_rater(annotator: Annotator) -> None:
+    with pytest.raises(ValueError, match="the rater `probes` needs a bank"):
+        Raters(annotator, "tiny-rules", RULES, bank=None).rater("probes")
