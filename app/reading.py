@@ -3,7 +3,6 @@
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import NotFound, Unavailable, Unprocessable
-from app.jobs import roster
 from app.jobs.roster import HeldBank, WorkerState
 from app.ruleadapters import AdapterMissing
 from app.rulepools import PoolMissing
@@ -11,8 +10,12 @@ from app.schemas.annotate import AnnotateOptions, DirectionOptions
 from app.schemas.chunk import Judging, Reading, Ref
 from app.schemas.judging import RuleOptions
 from app.schemas.problem import FieldProblem
+from app.schemas.ruleadapters import AdapterCard
 from app.schemas.rules import RulePool
 from app.service import Service
+
+_TOKENS_A_RULE = 32
+_TOKENS_A_PAIR = 1024
 
 
 async def reading_of(service: Service, options: DirectionOptions) -> Reading:
@@ -46,7 +49,7 @@ async def _judging(service: Service, options: RuleOptions) -> Judging:
         raise Unavailable("no worker is ready; /readyz says why", headers={"Retry-After": "5"})
     pool = await run_in_threadpool(pool_of, service, options.pool, "/rules")
     _refuse_unknown(options, pool)
-    probes = options.rater == "probes"
+    adapter = await run_in_threadpool(_adapter, service, options.adapter, pool.digest, workers)
     return Judging(
         pool=Ref(id=options.pool, digest=pool.digest),
         rater=options.rater,
@@ -54,9 +57,17 @@ async def _judging(service: Service, options: RuleOptions) -> Judging:
         k=options.k,
         band=options.band,
         fixed=options.fixed,
-        bank=bank_of(roster.banks(workers), options.bank, pool.digest, "/rules") if probes else None,
-        adapter=await run_in_threadpool(_adapter, service, options.adapter, pool.digest, workers),
+        bank=await held_bank(service, options.bank, pool.digest, "/rules") if options.rater == "probes" else None,
+        adapter=Ref(id=adapter.id, digest=adapter.digest) if adapter else None,
+        asking=_asking(options, pool, adapter),
     )
+
+
+def _asking(options: RuleOptions, pool: RulePool, adapter: AdapterCard | None) -> int:
+    """Estimated tokens of the questions about a pair."""
+    chosen = len(options.fixed) if options.fixed else options.k if adapter else len(pool.rules)
+    questions = 2 * chosen * _TOKENS_A_RULE if options.rater == "logits" else 0
+    return questions + (_TOKENS_A_PAIR if adapter and adapter.kind == "lora" else 0)
 
 
 def pool_of(service: Service, pool_id: str, at: str = "") -> RulePool:
@@ -71,27 +82,33 @@ def pool_of(service: Service, pool_id: str, at: str = "") -> RulePool:
         raise _missing(f"{at}/pool", "unknown_pool", "there is no such pool; GET /rules lists them") from None
 
 
-def bank_of(held: list[HeldBank], bank_id: str | None, pool_digest: str, at: str = "") -> Ref:
-    """The bank of probes that a request asks for in the field `bank` of what `at` points to, or the newest of the pool.
+async def held_bank(service: Service, bank_id: str | None, pool_digest: str, at: str = "") -> Ref:
+    """The bank of probes that a request asks for in the field `bank` of what `at` points to, or the first of the pool.
 
     Raises:
         NotFound: no worker holds such a bank.
         Unprocessable: it was made for other rules.
     """
-    if bank_id is None:
-        found = next((bank for bank in held if bank.pool_digest == pool_digest), None)
-        if found is None:
-            raise _missing(f"{at}/pool", "no_bank", "no worker holds a bank of probes for this pool as it is now")
-    else:
-        found = next((bank for bank in held if bank.id == bank_id), None)
-        if found is None:
-            raise _missing(f"{at}/bank", "unknown_bank", "no worker holds this bank of probes")
-        if found.pool_digest != pool_digest:
-            raise _unfit(f"{at}/bank", "other_pool", "was made for other rules")
+    found = _bank(await service.banks(), bank_id, pool_digest)
+    if found is None:
+        found = _bank(await service.banks(anew=True), bank_id, pool_digest)  # it may be new
+    if found is None and bank_id is None:
+        raise _missing(f"{at}/pool", "no_bank", "no worker holds a bank of probes for this pool as it is now")
+    if found is None:
+        raise _missing(f"{at}/bank", "unknown_bank", "no worker holds this bank of probes")
+    if found.pool_digest != pool_digest:
+        raise _unfit(f"{at}/bank", "other_pool", "was made for other rules")
     return Ref(id=found.id, digest=found.digest)
 
 
-def _adapter(service: Service, adapter_id: str | None, pool_digest: str, workers: list[WorkerState]) -> Ref | None:
+def _bank(held: list[HeldBank], bank_id: str | None, pool_digest: str) -> HeldBank | None:
+    wanted = (bank for bank in held if (bank.pool_digest == pool_digest if bank_id is None else bank.id == bank_id))
+    return next(wanted, None)
+
+
+def _adapter(
+    service: Service, adapter_id: str | None, pool_digest: str, workers: list[WorkerState]
+) -> AdapterCard | None:
     if adapter_id is None:
         return None
     at = "/rules/adapter"
@@ -103,7 +120,7 @@ def _adapter(service: Service, adapter_id: str | None, pool_digest: str, workers
         raise _unfit(at, "other_pool", "was made for other rules")
     if card.model_revision not in {worker.model_revision for worker in workers}:
         raise _unfit(at, "other_annotator", "was made for another annotator")
-    return Ref(id=card.id, digest=card.digest)
+    return card
 
 
 def _refuse_unknown(options: RuleOptions, pool: RulePool) -> None:

@@ -16,7 +16,7 @@ from app.files import Files
 from app.jobs import keys, load, roster
 from app.jobs.collect import Answers
 from app.jobs.follow import Completions
-from app.jobs.roster import WorkerState
+from app.jobs.roster import HeldBank, WorkerState
 from app.jobs.store import JobStore
 from app.metrics import Metrics
 from app.registry import Registry
@@ -103,6 +103,16 @@ class Service:
             self._workers = await run_in_threadpool(roster.live, self.redis)
             self._looked = now
         return self._workers
+
+    async def banks(self, *, anew: bool = False) -> list[HeldBank]:
+        """Banks of rule probes that can be used now, calibrated ones first, then the newest.
+
+        Args:
+            anew: look again, however short ago that was.
+        """
+        if anew:
+            self._looked = -_ROSTER_SECONDS
+        return roster.banks(await self.workers())
 
     async def directions(self) -> dict[str, DirectionCard]:
         """Directions that can be used now, by id.

@@ -128,8 +128,9 @@ def _warn_if_uncalibrated(work: WorkFile) -> None:
     """A row for a trainer does not say what its margin is; `raw` rows do."""
     made_by, format = work.state.provenance or {}, work.state.order.format
     if format != "raw" and made_by.get("calibrated") is False:
-        name = made_by.get("direction")
-        warning = f"direction {name} is not calibrated: the margins are raw projections, on no scale of a reward's"
+        rules = made_by.get("rules") if made_by.get("method") == "rules" else None
+        name = f"policy {rules['policy']} by {rules['rater']}" if rules else f"direction {made_by.get('direction')}"
+        warning = f"{name} is not calibrated: the margins are raw, on no scale of a reward's"
         typer.echo(f"safemargin: warning: {warning}", err=True)
 
 

@@ -147,7 +147,7 @@ class Presence:
             metrics_port=self.metrics_port,
             directions=cards,
             probes={card.id: card.digest for card in cards},
-            banks=[HeldBank(**card.model_dump(include=set(HeldBank.model_fields))) for card in banks],
+            banks=[HeldBank.model_validate(card, from_attributes=True) for card in banks],
         )
         roster.announce(self.redis, state)
 

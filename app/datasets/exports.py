@@ -26,13 +26,15 @@ _PIECE_ROWS = 64
 def trainer_row(pair: Pair, annotation: Annotation) -> Exported:
     """`prompt`, `chosen`, `rejected` and `margin`, of formats `trl` and `openrlhf`; texts are lists of messages.
 
-    The annotation's margin is finite.
+    The annotation's margin is finite; one that the rules call a tie is zero here.
     """
+    said = annotation.rules
+    tie = said is not None and said.tie is not None and said.margin == annotation.margin
     return {
         "prompt": [message.model_dump() for message in pair.messages],
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],
-        "margin": annotation.margin,
+        "margin": 0.0 if tie else annotation.margin,
     }
 
 

@@ -20,16 +20,16 @@ def estimated_tokens(item: Pair | Candidates) -> int:
     return min(_TEMPLATE_TOKENS + characters // CHARACTERS_PER_TOKEN, _MOST_TOKENS * max(1, len(responses) // 2))
 
 
-def tokens_of(request: AnnotateRequest) -> int:
-    """Estimated tokens of all pairs of a request."""
-    return sum(map(estimated_tokens, request.pairs))
+def tokens_of(request: AnnotateRequest, reading: Reading) -> int:
+    """Estimated tokens of all pairs of a request, and of what it asks about each."""
+    return sum(map(estimated_tokens, request.pairs)) + len(request.pairs) * reading.asking
 
 
 def pairs_chunk(request: AnnotateRequest, reading: Reading) -> Chunk:
     """A request as one chunk."""
     pairs = zip(request.pairs, request.ids(), strict=True)
     items: list[Pair | Candidates] = [pair.model_copy(update={"id": pair_id}) for pair, pair_id in pairs]
-    return _chunk(reading, items, tokens_of(request))
+    return _chunk(reading, items, tokens_of(request, reading))
 
 
 def candidates_chunk(request: ScoreRequest, reading: Reading) -> Chunk:

@@ -19,6 +19,7 @@ class HeldBank(BaseModel):
         id, digest: which.
         pool, pool_digest: whose rules it reads.
         created: when it was made.
+        calibrated: whether any of its policies is.
     """
 
     id: str
@@ -26,6 +27,7 @@ class HeldBank(BaseModel):
     pool: str
     pool_digest: str
     created: str
+    calibrated: bool = False
 
 
 class WorkerState(BaseModel):
@@ -84,6 +86,6 @@ def directions(workers: list[WorkerState]) -> dict[str, DirectionCard]:
 
 
 def banks(workers: list[WorkerState]) -> list[HeldBank]:
-    """Banks that at least one of these workers holds, the newest first."""
+    """Banks that at least one of these workers holds, calibrated ones first, then the newest."""
     found = {bank.id: bank for worker in workers for bank in worker.banks}
-    return sorted(found.values(), key=lambda bank: (bank.created, bank.id), reverse=True)
+    return sorted(found.values(), key=lambda bank: (bank.calibrated, bank.created, bank.id), reverse=True)

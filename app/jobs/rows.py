@@ -48,7 +48,9 @@ class StoredRows:
     tokens: int
 
 
-def store_rows(artifacts: Artifacts, place: str, rows: Iterable[Row], chunk_tokens: int, scratch: Path) -> StoredRows:
+def store_rows(
+    artifacts: Artifacts, place: str, rows: Iterable[Row], chunk_tokens: int, scratch: Path, *, asking: int = 0
+) -> StoredRows:
     """Cut rows into chunks of at most `chunk_tokens` (or one row) and store them, in constant memory.
 
     Args:
@@ -57,6 +59,7 @@ def store_rows(artifacts: Artifacts, place: str, rows: Iterable[Row], chunk_toke
         rows: with ascending lines.
         chunk_tokens: estimated tokens of one chunk.
         scratch: a local folder for the files while they grow.
+        asking: estimated tokens that each row costs beside its own.
     """
     count = chunks = total = start = stop = inside = tokens = last = 0
     with (scratch / ROWS).open("wb") as out, (scratch / CHUNKS).open("wb") as index:
@@ -67,7 +70,7 @@ def store_rows(artifacts: Artifacts, place: str, rows: Iterable[Row], chunk_toke
             start, inside, tokens, chunks = stop, 0, 0, chunks + 1
 
         for row in rows:
-            cost = estimated_tokens(row.pair)
+            cost = estimated_tokens(row.pair) + asking
             if inside and (tokens + cost > chunk_tokens or inside == _MOST_ROWS):
                 close()
             stop += out.write(_ROW.dump_json(row, exclude_none=True) + b"\n")

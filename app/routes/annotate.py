@@ -50,7 +50,7 @@ async def annotate(
     respond-async` asks for 202 at once, `Prefer: wait=5` for 202 after five seconds.
     """
     reading = await reading_of(service, request)
-    tokens = await run_in_threadpool(tokens_of, request)
+    tokens = await run_in_threadpool(tokens_of, request, reading)
     job = Submission(
         kind="annotate",
         owner=caller.owner,
@@ -62,7 +62,8 @@ async def annotate(
         webhook=admitted(request.webhook, service.settings),
     )
     attempt = await attempt_of(service, caller, keyed)
-    form = _small if tokens <= service.settings.sync_tokens else _large
+    small = tokens <= service.settings.sync_tokens and not reading.asking  # no small request waits behind one that asks
+    form = _small if small else _large
     make = partial(form, service, attempt.job_id, job, request, reading)
     limits = await submit_once(service, caller, attempt, tokens, make)
     service.metrics.pairs.inc(len(request.pairs))
@@ -83,5 +84,6 @@ def _large(service: Service, job_id: str, job: Submission, request: AnnotateRequ
     rows = (Row(line=i, pair=pair.model_copy(update={"id": own})) for i, (pair, own) in enumerate(pairs, 1))
     place = f"jobs/{job_id}/rows"
     with tempfile.TemporaryDirectory(prefix="safemargin-rows-") as scratch:
-        stored = store_rows(service.artifacts, place, rows, service.settings.chunk_tokens, Path(scratch))
+        most, asking = service.settings.chunk_tokens, reading.asking
+        stored = store_rows(service.artifacts, place, rows, most, Path(scratch), asking=asking)
     return replace(job, queue=keys.BULK, chunks=stored.chunks, rows=place, options=reading.model_dump_json())

@@ -69,8 +69,9 @@ async def make_job(request: JobRequest, service: ServiceDep, caller: CallerDep, 
     reading = await reading_of(service, request)
     webhook = admitted(request.webhook, service.settings)
     attempt = await attempt_of(service, caller, keyed)
+    tokens = file.tokens + file.rows * reading.asking
     make = partial(_submission, service, caller.owner, file, reading, webhook)
-    limits = await submit_once(service, caller, attempt, file.tokens, make)
+    limits = await submit_once(service, caller, attempt, tokens, make)
     service.metrics.pairs.inc(file.rows)
     response = accepted(attempt.job_id, await run_in_threadpool(service.jobs.job, attempt.job_id))
     response.headers.update(limits)
@@ -87,7 +88,7 @@ def _submission(service: Service, owner: str, file: StoredFile, reading: Reading
         chunks=file.chunks,
         total=file.rows + file.bad_rows,
         failed=file.bad_rows,
-        tokens=file.tokens,
+        tokens=file.tokens + file.rows * reading.asking,
         keep_seconds=keep,
         rows=place(file.id),
         options=reading.model_dump_json(),

@@ -13,10 +13,9 @@ from app.body import JsonRoute
 from app.errors import Conflict
 from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
-from app.jobs import keys, roster
-from app.jobs.roster import HeldBank
+from app.jobs import keys
 from app.jobs.submission import Submission
-from app.reading import bank_of, pool_of
+from app.reading import held_bank, pool_of
 from app.routes.files import stored_file
 from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
@@ -52,7 +51,7 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     """
     file = await stored_file(service, caller, request.data, "/data")
     await service.directions()  # without a worker nobody would ever come to it
-    task = await run_in_threadpool(_task, service, request, roster.banks(await service.workers()))
+    task = await _task(service, request)
     webhook = admitted(request.webhook, service.settings)
     attempt = await attempt_of(service, caller, keyed)
     make = partial(_submission, service, caller.owner, file, task, webhook)
@@ -62,10 +61,10 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     return response
 
 
-def _task(service: Service, request: TrainingRequest, held: list[HeldBank]) -> AdapterTask:
+async def _task(service: Service, request: TrainingRequest) -> AdapterTask:
     """The request with what its names stand for now."""
-    pool = Ref(id=request.pool, digest=pool_of(service, request.pool).digest)
-    bank = bank_of(held, request.bank, pool.digest) if request.rater == "probes" else None
+    pool = Ref(id=request.pool, digest=(await run_in_threadpool(pool_of, service, request.pool)).digest)
+    bank = await held_bank(service, request.bank, pool.digest) if request.rater == "probes" else None
     return AdapterTask(options=request.options, data=request.data, pool=pool, bank=bank)
 
 

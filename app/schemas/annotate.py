@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from app.schemas.judging import RuleOptions, RuleProvenance, RuleVerdict
 from app.schemas.names import DirectionId, Finite
-from app.schemas.pairs import Pair
+from app.schemas.pairs import Pair, refuse_contradictions
 from app.schemas.webhooks import Announced
 
 DEFAULT = "default"
@@ -67,6 +67,12 @@ class AnnotateOptions(DirectionOptions):
         default=False, description="With `margin`: what the rules say, too; by `probes` from the same pass."
     )
     rules: RuleOptions = Field(default=RuleOptions(), description="Which rules, for `method: rules` and `explain`.")
+
+    @model_validator(mode="after")
+    def _rules_are_asked(self) -> Self:
+        idle = "rules" in self.model_fields_set and not self.judged
+        refuse_contradictions(("rules", idle, "goes with `method: rules` or with `explain`"))
+        return self
 
     @property
     def judged(self) -> bool:

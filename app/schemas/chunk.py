@@ -24,6 +24,7 @@ class Judging(BaseModel):
         rater, policy, k, band, fixed: as `RuleOptions` has them.
         bank: the probes, for that rater.
         adapter: the rule adapter, for that policy.
+        asking: estimated tokens that judging a pair costs beside reading it; zero for probes in the same pass.
     """
 
     pool: Ref
@@ -34,6 +35,7 @@ class Judging(BaseModel):
     fixed: list[RuleId] | None = None
     bank: Ref | None = None
     adapter: Ref | None = None
+    asking: int = 0
 
 
 class Reading(BaseModel):
@@ -48,6 +50,11 @@ class Reading(BaseModel):
     directions: list[Ref]
     truncate: bool
     judging: Judging | None = None
+
+    @property
+    def asking(self) -> int:
+        """Estimated tokens that a pair costs beside reading it."""
+        return self.judging.asking if self.judging else 0
 
     @property
     def method(self) -> Method:

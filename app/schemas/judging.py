@@ -38,7 +38,8 @@ class RuleOptions(Strict):
         "Yes or No of every rule, which costs many times as much.",
     )
     bank: BankId | None = Field(
-        default=None, description="Bank of probes; where left out, the newest of this pool that a worker holds."
+        default=None,
+        description="Bank of probes; where left out, of those of this pool a calibrated one, or the newest.",
     )
     policy: PolicyName = Field(
         default="robust",

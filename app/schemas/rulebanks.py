@@ -67,6 +67,11 @@ class BankCard(BaseModel):
         return next(found, None)
 
     @property
+    def calibrated(self) -> bool:
+        """Whether the margins of any policy are."""
+        return bool(self.readings)
+
+    @property
     def used(self) -> int:
         """How many rules read above chance."""
         return sum(rule.used for rule in self.rules)

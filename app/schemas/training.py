@@ -23,7 +23,8 @@ class AdapterOptions(Strict):
         description="Whose ratings teach it. `logits` asks the annotator of every rule: many times the cost.",
     )
     bank: BankId | None = Field(
-        default=None, description="Bank of probes; where left out, the newest of this pool that a worker holds."
+        default=None,
+        description="Bank of probes; where left out, of those of this pool a calibrated one, or the newest.",
     )
     policy: TaughtPolicy = Field(default="published", description="What makes rules critical.")
     k: int = Field(default=5, ge=1, le=100, description="How many rules are critical.")

@@ -5,8 +5,10 @@ import math
 from typing import Any
 
 import pytest
+from redis import Redis
 from starlette.testclient import TestClient
 
+from app.jobs import keys
 from tests.app.conftest import LEVEL_EDGES, READING, Connect, Station
 from tests.conftest import RULES
 
@@ -125,7 +127,7 @@ def test_explain_adds_the_rules_to_the_margin_of_the_direction_in_one_pass(
     client: TestClient, station: Station
 ) -> None:
     before = len(station.passes)
-    plain = said(client, rules={}, method="margin")
+    plain = client.post("/annotate", json={"pairs": [PAIR]}).json()
     (cost,) = station.passes[before:]
     before = len(station.passes)
     explained = said(client, method="margin", explain=True)
@@ -196,6 +198,23 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     ("negative band", ROBUST | {"band": -1}, 422, "/rules/band"),
     ("unknown option", ROBUST | {"kay": 2}, 422, "/rules/kay"),
 ]
+
+
+def test_rules_that_nobody_asks_are_no_silent_option(client: TestClient) -> None:
+    answer = post(client, method="margin")
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/rules"]
+
+
+def test_asking_the_annotator_waits_behind_small_requests_and_costs_what_it_costs(
+    connect: Connect, redis_url: str
+) -> None:
+    client = connect(sync_wait_seconds=0.0)
+    rules = {"pool": "tiny-rules", "rater": "logits", "policy": "published"}
+    job = client.get(post(client, OTHER, rules=rules).headers["Location"], params={"wait": 60}).json()
+    with Redis.from_url(redis_url) as redis:
+        queue = redis.hget(keys.job(job["id"]), "queue")
+    assert queue == keys.BULK.encode()
 
 
 @pytest.mark.parametrize(("rules", "status", "pointer"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
