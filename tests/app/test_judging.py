@@ -143,7 +143,7 @@ def test_explain_adds_the_rules_to_the_margin_of_the_direction_in_one_pass(
 
 def test_several_directions_are_explained_as_one_is(client: TestClient) -> None:
     (entry,) = said(client, method="margin", explain=True, direction=["kind", "raw"])["annotations"]
-    (plain,) = said(client, rules={}, method="margin", direction=["kind", "raw"])["annotations"]
+    (plain,) = client.post("/annotate", json={"pairs": [PAIR], "direction": ["kind", "raw"]}).json()["annotations"]
     (judged,) = said(client)["annotations"]
     assert list(entry["directions"]) == ["kind", "raw"]
     for name, margin in plain["directions"].items():
