@@ -102,17 +102,19 @@ def teach(
 
     Raises:
         UnfitExamples: the pairs teach nothing.
+        CannotClassify: the annotator cannot be made a classifier of; known before anything is rated.
     """
     sites = _sites(annotator, rater) if isinstance(options, HeadOptions) else ()
+    classifier = _classifier(annotator, pool, options) if isinstance(options, LoraOptions) else None
     rounds = 1 + (options.epochs if isinstance(options, LoraOptions) else 0)
     lessons = gather(annotator, rater, pairs, sites, lambda done, total: progress(done, total * rounds))
     split, policy = Split.of(lessons, options.seed), Policy(options.policy, options.k)
     if not split.fit.critical(policy).critical.any():
         raise UnfitExamples("no rule is critical for any of the pairs")
-    if isinstance(options, HeadOptions):
-        fitted = _head(split, policy, options, sites, lambda: progress(len(pairs), len(pairs)))
+    if classifier is None:
+        fitted = _head(split, policy, options, lambda: progress(len(pairs), len(pairs)))
     else:
-        fitted = _lora(annotator, split, policy, options, progress)
+        fitted = _lora(*classifier, split, policy, progress)
     measures = measure(
         split.held_out,
         split.fit,
@@ -125,9 +127,7 @@ def teach(
     return sealed(fitted.adapter(_card(annotator, pool, rater, options, sites, measures, settings)))
 
 
-def _head(
-    split: Split, policy: Policy, options: HeadOptions, sites: Sequence[Site], beat: Callable[[], None]
-) -> _Fitted:
+def _head(split: Split, policy: Policy, options: RuleAdapterOptions, beat: Callable[[], None]) -> _Fitted:
     taught, validation = (
         Taught(lessons.activations, lessons.critical(policy).critical) for lessons in (split.fit, split.validation)
     )
@@ -141,11 +141,13 @@ def _head(
     return _Fitted(likely, lambda card: HeadAdapter(card, head), {"width": WIDTH, "epoch": epoch})
 
 
-def _lora(annotator: Annotator, split: Split, policy: Policy, options: LoraOptions, progress: Progress) -> _Fitted:
-    targets, checks = (lessons.critical(policy).critical.float() for lessons in (split.fit, split.validation))
-    often = targets.mean(dim=0).clamp(_EDGE, 1 - _EDGE)
+def _classifier(annotator: Annotator, pool: RulePool, options: LoraOptions) -> tuple[Classifier, Course]:
     course = Course(options.epochs, options.learning_rate, options.batch, options.rank, options.seed)
-    classifier = Classifier(annotator, targets.shape[1], course.rank, torch.logit(often), course.seed)
+    return Classifier(annotator, len(pool.rules), course.rank, course.seed), course
+
+
+def _lora(classifier: Classifier, course: Course, split: Split, policy: Policy, progress: Progress) -> _Fitted:
+    targets, checks = (lessons.critical(policy).critical.float() for lessons in (split.fit, split.validation))
     read = whole = len(split.fit) + len(split.validation) + len(split.held_out)
 
     def step(done: int, total: int) -> None:

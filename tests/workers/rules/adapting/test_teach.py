@@ -14,7 +14,7 @@ from workers.rules.adapting.adapter import HeadAdapter, LoraAdapter
 from workers.rules.adapting.lessons import Lessons
 from workers.rules.adapting.teach import WIDTH, Split, teach
 from workers.rules.bank import RuleBank
-from workers.rules.errors import UnfitExamples
+from workers.rules.errors import CannotClassify, UnfitExamples
 from workers.rules.logits import LogitRater
 
 PAIRS = telling_pairs()
@@ -95,3 +95,14 @@ def test_progress_may_end_it(roomy: Annotator, bank: RuleBank) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         teach(roomy, POOL, bank, PAIRS, options(), progress=end)
+
+
+def test_an_annotator_that_cannot_classify_is_refused_before_anything_is_rated(
+    roomy: Annotator, bank: RuleBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise ValueError("Unrecognized configuration class")
+
+    monkeypatch.setattr("transformers.AutoModelForSequenceClassification.from_config", unknown)
+    with pytest.raises(CannotClassify):
+        teach(roomy, POOL, bank, PAIRS, options("lora"), progress=lambda *_step: pytest.fail("something was rated"))
