@@ -10,7 +10,7 @@ from app.answer import ACCEPTED, accepted, submit_once
 from app.auth.caller import GUARDED, CallerDep, requires
 from app.auth.quota import METERED
 from app.body import JsonRoute
-from app.errors import Conflict
+from app.errors import Conflict, Unprocessable
 from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys, roster
@@ -21,7 +21,7 @@ from app.routes.files import stored_file
 from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
 from app.schemas.problem import FieldProblem, documented
-from app.schemas.training import AdapterTask, TrainingRequest
+from app.schemas.training import MOST_PAIRS, AdapterTask, TrainingRequest
 from app.service import Service, ServiceDep
 from app.webhooks.admission import admitted
 
@@ -51,6 +51,7 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     Data that teach nothing (too few pairs, no rule ever critical, …) fail the job, whose `error` says why.
     """
     file = await stored_file(service, caller, request.data, "/data")
+    _refuse_too_many(file, request)
     await service.directions()  # without a worker nobody would ever come to it
     task = await run_in_threadpool(_task, service, request, roster.banks(await service.workers()))
     webhook = admitted(request.webhook, service.settings)
@@ -60,6 +61,14 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     response = accepted(attempt.job_id, await run_in_threadpool(service.jobs.job, attempt.job_id))
     response.headers.update(limits)
     return response
+
+
+def _refuse_too_many(file: StoredFile, request: TrainingRequest) -> None:
+    most = MOST_PAIRS[request.kind]
+    if file.rows > most:
+        detail = f"holds {file.rows:,} pairs; a rule adapter of kind {request.kind} is taught with {most:,} at most"
+        error = FieldProblem(pointer="/data", code="too_many_pairs", detail=detail)
+        raise Unprocessable("the request is not valid", errors=[error])
 
 
 def _task(service: Service, request: TrainingRequest, held: list[HeldBank]) -> AdapterTask:

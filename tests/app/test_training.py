@@ -223,3 +223,11 @@ def test_without_a_worker_nobody_would_ever_come_to_it(connect: Connect, client:
     lonely = connect(redis_url=empty_queue)
     answer = lonely.post("/training", json=body(lonely))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+
+
+@pytest.mark.parametrize("kind", ["head", "lora"])
+def test_a_file_of_too_many_pairs_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("app.routes.training.MOST_PAIRS", {kind: COUNT - 1})
+    answer = post(client, kind)
+    assert fault(answer) == (422, "/data", "too_many_pairs")
+    assert f"holds 48 pairs; a rule adapter of kind {kind} is taught with 47 at most" in answer.text
