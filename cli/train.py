@@ -12,6 +12,7 @@ from app.artifacts import Artifacts
 from app.ruleadapters import RuleAdapters
 from app.schemas.judging import SHIPPED_POOL
 from app.schemas.ruleadapters import AdapterCard, Estimate
+from app.schemas.rulebanks import PolicyReading
 from app.schemas.rules import RulePool
 from app.schemas.training import RuleAdapterOptions
 from app.settings import settings
@@ -121,7 +122,18 @@ def _describe(card: AdapterCard, where: str) -> None:
     typer.echo(
         f"chance P@{card.k} {measures.chance:.3f}; same choice with sides exchanged {measures.swapped_alike:.3f}"
     )
+    typer.echo(_calibration(card.reading))
     typer.echo(f"stored in {where}")
+
+
+def _calibration(reading: PolicyReading | None) -> str:
+    if reading is None:
+        return "not calibrated: the margins by its rules carry no signal"
+    right, error = reading.accuracy, reading.calibration_error
+    return (
+        f"calibrated on {reading.data}: accuracy {right.value:.3f} [{right.low:.3f}, {right.high:.3f}], "
+        f"{reading.slope:.3f} log-odds per unit of margin, calibration error {error:.3f}"
+    )
 
 
 def _figure(estimate: Estimate | None) -> str:

@@ -58,7 +58,7 @@ class PairJudge:
         pool = holdings.pools.get(judging.pool)
         bank = holdings.banks.get(judging.bank) if judging.bank else None
         adapter = holdings.adapters.get(judging.adapter) if judging.adapter else None
-        judge = Judge(judging, pool, bank)
+        judge = Judge(judging, pool, bank, adapter.card if adapter else None)
         return cls(judge, holdings, annotator, adapter, reading.truncate, reading.method == "margin", manner)
 
     @property

@@ -45,6 +45,9 @@ class _Digested(Protocol):
 
 Stored = TypeVar("Stored", bound=_Digested)
 
+_KEPT = 2
+"""Classifiers that a worker keeps: one that is in use, and one beside it."""
+
 
 class HeldDirections(Holding[SafetyDirection]):
     """The directions of a registry that fit one annotator.
@@ -101,15 +104,37 @@ class HeldAdapters(Holding[RuleAdapter]):
         self._adapters = adapters
         self._pools = pools
         self._annotator = annotator
-        self._loaded: tuple[str, Classifier] | None = None
+        self._classifiers: dict[str, Classifier] = {}
+        self._used = threading.Lock()
         self._loading = threading.Lock()
 
     def classifier(self, adapter: LoraAdapter) -> Classifier:
-        """The adapter on the annotator's weights; the one asked for last is kept."""
+        """The adapter on the annotator's weights; of those asked for, the last two are kept.
+
+        While one is loaded, those that are kept can be had.
+
+        Raises:
+            RuleError: it does not go with the annotator.
+        """
+        if (kept := self._kept(adapter.digest)) is not None:
+            return kept
         with self._loading:
-            if self._loaded is None or self._loaded[0] != adapter.digest:
-                self._loaded = (adapter.digest, adapter.classifier(self._annotator))
-            return self._loaded[1]
+            kept = self._kept(adapter.digest)  # somebody else may have loaded it meanwhile
+            return self._keep(adapter.digest, adapter.classifier(self._annotator)) if kept is None else kept
+
+    def _kept(self, digest: str) -> Classifier | None:
+        with self._used:
+            found = self._classifiers.pop(digest, None)
+            if found is not None:
+                self._classifiers[digest] = found
+            return found
+
+    def _keep(self, digest: str, classifier: Classifier) -> Classifier:
+        with self._used:
+            self._classifiers[digest] = classifier
+            while len(self._classifiers) > _KEPT:
+                del self._classifiers[next(iter(self._classifiers))]
+        return classifier
 
     def _read(self, name: str, digest: str) -> RuleAdapter:
         adapter = _stored(self._adapters, name, digest, (ADAPTER_CARD, ADAPTER_TENSORS), adapter_of)

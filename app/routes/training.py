@@ -50,6 +50,7 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     Data that teach nothing (too few pairs, no rule ever critical, …) fail the job, whose `error` says why.
     """
     file = await stored_file(service, caller, request.data, "/data")
+    _refuse_too_many(file, request)
     await service.directions()  # without a worker nobody would ever come to it
     task = await _task(service, request)
     webhook = admitted(request.webhook, service.settings)
@@ -59,6 +60,14 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     response = accepted(attempt.job_id, await run_in_threadpool(service.jobs.job, attempt.job_id))
     response.headers.update(limits)
     return response
+
+
+def _refuse_too_many(file: StoredFile, request: TrainingRequest) -> None:
+    most = MOST_PAIRS[request.kind]
+    if file.rows > most:
+        detail = f"holds {file.rows:,} pairs; a rule adapter of kind {request.kind} is taught with {most:,} at most"
+        error = FieldProblem(pointer="/data", code="too_many_pairs", detail=detail)
+        raise Unprocessable("the request is not valid", errors=[error])
 
 
 async def _task(service: Service, request: TrainingRequest) -> AdapterTask:

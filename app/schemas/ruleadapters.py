@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from app.schemas.directions import SiteCard
 from app.schemas.judging import RaterName
 from app.schemas.names import AdapterId, BankId, Finite, PoolId
+from app.schemas.rulebanks import PolicyReading
 
 AdapterKind = Literal["head", "lora"]
 TaughtPolicy = Literal["relevance", "discrepancy", "published", "robust"]
@@ -74,6 +75,11 @@ class AdapterCard(BaseModel):
     sites: list[SiteCard] = Field(default_factory=list, description="Where a head reads the responses.")
     prompt_sites: list[SiteCard] = Field(default_factory=list, description="Where a head reads the prompt.")
     measures: AdapterMeasures
+    reading: PolicyReading | None = Field(
+        default=None,
+        description="What makes log-odds of the margins by its k rules, with the rater that taught it; null where "
+        "these carry no signal.",
+    )
     settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     created: str
     version: str

@@ -8,7 +8,7 @@ from app.schemas.chunk import Ref
 from app.schemas.judging import SHIPPED_POOL, RaterName, refuse_without_bank
 from app.schemas.names import AdapterId, BankId, PoolId
 from app.schemas.pairs import Strict
-from app.schemas.ruleadapters import AdapterMeasures, TaughtPolicy
+from app.schemas.ruleadapters import AdapterKind, AdapterMeasures, TaughtPolicy
 from app.schemas.webhooks import Announced
 
 
@@ -64,9 +64,15 @@ RuleAdapterOptions = Annotated[HeadOptions | LoraOptions, Field(discriminator="k
 
 KINDS = frozenset({"head", "lora"})
 
+MOST_PAIRS: dict[AdapterKind, int] = {"head": 50_000, "lora": 20_000}
+"""Pairs that a rule adapter of each kind can be taught with at most."""
+
 
 class _OfFile(Announced):
-    data: str = Field(pattern=r"^file-[0-9a-f]{32}$", description="Id of an uploaded file of pairs.")
+    data: str = Field(
+        pattern=r"^file-[0-9a-f]{32}$",
+        description="Id of an uploaded file of pairs: at most 50,000 for a head, 20,000 for LoRA.",
+    )
 
 
 class HeadRequest(HeadOptions, _OfFile):

@@ -116,7 +116,14 @@ def test_a_new_adapter_chooses_the_rules_of_a_pair_whichever_side_is_which(
     assert len(one) == 1
     made_by = answer.json()["provenance"]["rules"]
     assert (made_by["adapter"], made_by["policy"]) == ("new", "adapter")
-    assert made_by["adapter_digest"] == client.get("/rule-adapters/new").json()["digest"]
+    card = client.get("/rule-adapters/new").json()
+    assert made_by["adapter_digest"] == card["digest"]
+    assert made_by["calibrated"] is (card["reading"] is not None)
+    if card["reading"]:
+        margins = [entry["raw"]["margin"] * card["reading"]["slope"] for entry in answer.json()["annotations"]]
+        assert [entry["margin"] for entry in answer.json()["annotations"]] == pytest.approx(margins)
+    other = client.post("/annotate", json={"method": "rules", "rules": rules | {"k": 2}, "pairs": [pair]}).json()
+    assert other["provenance"]["rules"]["calibrated"] is False
 
 
 def test_an_adapter_made_for_other_rules_or_for_none_is_refused(client: TestClient) -> None:
@@ -223,3 +230,11 @@ def test_without_a_worker_nobody_would_ever_come_to_it(connect: Connect, client:
     lonely = connect(redis_url=empty_queue)
     answer = lonely.post("/training", json=body(lonely))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+
+
+@pytest.mark.parametrize("kind", ["head", "lora"])
+def test_a_file_of_too_many_pairs_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("app.routes.training.MOST_PAIRS", {kind: COUNT - 1})
+    answer = post(client, kind)
+    assert fault(answer) == (422, "/data", "too_many_pairs")
+    assert f"holds 48 pairs; a rule adapter of kind {kind} is taught with 47 at most" in answer.text

@@ -67,7 +67,7 @@ def test_an_adapter_is_stored_and_its_figures_are_shown(
     card = adapters.card("first")
     assert (card.kind, card.bank, card.policy, card.k) == (kind[0], "mine", "published", 1)
     assert f"first: {kind[0]} on tiny" in ended.output
-    for text in ("P@1", "recall@1", "adapter", "frequent", "critical", "all", "chance P@1"):
+    for text in ("P@1", "recall@1", "adapter", "frequent", "critical", "all", "chance P@1", "calibrat"):
         assert text in ended.output
     files = {part: adapters.part("first", card.digest, part) for part in (CARD, TENSORS)}
     check_fits(from_files("first", files), roomy_annotator(), POOL)

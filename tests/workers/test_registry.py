@@ -1,13 +1,18 @@
 """What a worker holds of what is in the artifact store."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
 from app.artifacts import Artifacts
 from app.registry import PAGE, REPORT, TENSORS, Registry
+from app.ruleadapters import RuleAdapters
+from app.rulepools import RulePools
 from app.schemas.chunk import Ref
 from app.schemas.report import DirectionReport
 from tests.conftest import publish, random_direction, ref
@@ -18,7 +23,8 @@ from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
 from workers.holding import NotHeld
-from workers.registry import HeldDirections, publish_shipped
+from workers.registry import HeldAdapters, HeldDirections, publish_shipped
+from workers.rules.adapting.adapter import LoraAdapter
 
 
 @pytest.fixture
@@ -260,3 +266,56 @@ def test_the_default_is_set_once_and_the_users_choice_stands(
     registry.set_default(annotator.revision, "other")
     publish_shipped(registry, annotator)
     assert registry.defaults() == {annotator.revision: "other"}
+
+
+class Learned:
+    """A LoRA adapter by name whose loading is counted, and may have to wait."""
+
+    def __init__(
+        self,
+        digest: str,
+        loaded: list[str],
+        gate: threading.Event | None = None,
+        begun: threading.Event | None = None,
+    ) -> None:
+        self.digest, self._loaded, self._gate, self._begun = digest, loaded, gate, begun
+
+    def classifier(self, _annotator: Annotator) -> Any:
+        self._loaded.append(self.digest)
+        if self._begun is not None:
+            self._begun.set()
+        assert self._gate is None or self._gate.wait(10)
+        return object()
+
+
+@pytest.fixture
+def adapters(tmp_path: Path, annotator: Annotator) -> HeldAdapters:
+    store = Artifacts(str(tmp_path / "store"))
+    return HeldAdapters(RuleAdapters(store), RulePools(store), annotator)
+
+
+def test_the_two_classifiers_asked_for_last_are_kept(adapters: HeldAdapters) -> None:
+    loaded: list[str] = []
+    one, two, three = (cast(LoraAdapter, Learned(name, loaded)) for name in ("one", "two", "three"))
+    first = adapters.classifier(one)
+    adapters.classifier(two)
+    assert adapters.classifier(one) is first
+    adapters.classifier(three)
+    assert adapters.classifier(one) is first
+    assert loaded == ["one", "two", "three"]
+    adapters.classifier(two)
+    assert loaded[3:] == ["two"]
+
+
+def test_a_classifier_that_is_kept_can_be_had_while_another_is_loaded(adapters: HeldAdapters) -> None:
+    loaded: list[str] = []
+    gate, begun = threading.Event(), threading.Event()
+    quick, slow = cast(LoraAdapter, Learned("quick", loaded)), cast(LoraAdapter, Learned("slow", loaded, gate, begun))
+    first = adapters.classifier(quick)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(adapters.classifier, slow) for _ in range(2)]
+        assert begun.wait(10)
+        assert adapters.classifier(quick) is first
+        gate.set()
+        assert waiting[0].result(10) is waiting[1].result(10)
+    assert loaded == ["quick", "slow"]

@@ -14,6 +14,7 @@ from app.schemas.annotate import Raw
 from app.schemas.chunk import Judging
 from app.schemas.judging import CriticalRule, RuleProvenance, RuleVerdict
 from app.schemas.pairs import Pair
+from app.schemas.ruleadapters import AdapterCard
 from app.schemas.rulebanks import PolicyReading
 from app.schemas.rules import Rule, RulePool
 from workers.rules.bank import RuleBank
@@ -53,16 +54,22 @@ class Judge:
         judging: what was asked for.
         pool: the rules, by id.
         bank: the probes that rated, if probes did.
+        adapter: the rule adapter that says which rules are critical, if one does.
     """
 
     judging: Judging
     pool: RulePool
     bank: RuleBank | None
+    adapter: AdapterCard | None = None
 
     @cached_property
     def reading(self) -> PolicyReading | None:
-        """The scale of the margins; None if nobody fitted one."""
-        return self.bank.card.reading(self.judging.policy, self.judging.k) if self.bank else None
+        """The scale of the margins; None if nobody fitted one for exactly this rater, policy and k."""
+        asked, adapter = self.judging, self.adapter
+        if adapter is None:
+            return self.bank.card.reading(asked.policy, asked.k) if self.bank else None
+        taught_by = (adapter.rater, adapter.bank_digest, adapter.k)
+        return adapter.reading if taught_by == (asked.rater, self.bank and self.bank.digest, asked.k) else None
 
     @property
     def unreliable(self) -> bool:

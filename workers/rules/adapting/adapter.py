@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from app.ruleadapters import CARD, TENSORS
@@ -96,7 +95,7 @@ class LoraAdapter:
         rules = len(self.tensors.get("prior", ()))
         rank = self.card.settings.get("rank")
         try:
-            made = Classifier(annotator, rules, rank if isinstance(rank, int) and rank > 0 else 1, torch.zeros(rules))
+            made = Classifier(annotator, rules, rank if isinstance(rank, int) and rank > 0 else 1)
             made.load(self.tensors)
         except (ValueError, RuntimeError):
             raise UnusableAdapter(f"rule adapter {self.id} does not have the shape of {annotator.name}") from None

@@ -1,33 +1,29 @@
 """The published rule adapter (arXiv 2501.15453): a sequence classifier over "prompt, response A, response B".
 
 Where the paper trains every weight of a 3B model, this trains low-rank adapters (LoRA, arXiv 2106.09685) on the
-annotator's own weights, which stay as they are and where they are: the classifier shares their memory.
+annotator's own weights; `grafting` puts them there.
 """
 
-import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import AutoModelForSequenceClassification
 
 from app.schemas.pairs import Pair
 from workers.engine.annotator import Annotator
+from workers.rules.adapting.grafting import drop_by, graft, own, plant
 from workers.rules.adapting.lessons import Progress
-from workers.rules.errors import CannotClassify
 
 LONGEST = 1024
 """Tokens of a pair at most, as published."""
 
 _DECAY = 0.01
-_DROPOUT = 0.05
+_EDGE = 1e-3
+_ENCODED = 64
 _MOST_CHARACTERS = 64 * LONGEST
 _OPENING, _FIRST, _SECOND, _END = "Conversation:\n", "\n\nResponse A:\n", "\n\nResponse B:\n", "\n\nCritical rules:"
 
@@ -58,20 +54,20 @@ class Classifier:
         annotator: whose weights it shares.
         rules: R.
         rank: of its adapters.
-        prior: [R] log-odds that a rule is critical before anything is read.
         seed: of the weights that it begins with.
 
+    Attributes:
+        prior: [R] log-odds that a rule is critical before anything is read; training and loading set it.
+
     Raises:
-        CannotClassify: transformers knows no such classifier for this architecture.
+        CannotClassify: no such classifier can be made of the annotator.
     """
 
-    def __init__(self, annotator: Annotator, rules: int, rank: int, prior: Tensor, seed: int = 0) -> None:
-        self.prior = prior.to(annotator.device)
+    def __init__(self, annotator: Annotator, rules: int, rank: int, seed: int = 0) -> None:
+        self.prior = torch.zeros(rules, device=annotator.device)
         self._annotator = annotator
         self._longest = min(LONGEST, annotator.template.window)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self._model = _model(annotator, rules, rank)
+        self._model = graft(annotator, rules, rank, torch.Generator().manual_seed(seed))
 
     def encode(self, pair: Pair) -> Orders:
         """Tokens of both orders; of what is too long, the prompt loses its beginning and responses their ends."""
@@ -91,14 +87,16 @@ class Classifier:
 
         `tick` is told of every batch how many texts it held, two a pair; it may raise to end it.
         """
-        texts = [order for pair in pairs for order in self.encode(pair)]
-        logits = torch.zeros(len(texts), len(self.prior))
+        logits = torch.zeros(len(pairs), 2, len(self.prior))
         self._model.eval()
-        for batch in _by_length(texts, max(self._annotator.budget, LONGEST)):
-            with torch.inference_mode():
-                logits[batch] = self.logits([texts[place] for place in batch]).cpu()
-            tick(len(batch))
-        return torch.sigmoid(logits).view(len(pairs), 2, -1).double().mean(dim=1)
+        for start in range(0, len(pairs), _ENCODED):
+            texts = [order for pair in pairs[start : start + _ENCODED] for order in self.encode(pair)]
+            some = logits[start : start + _ENCODED].flatten(0, 1)
+            for batch in _by_length(texts, max(self._annotator.budget, LONGEST)):
+                with torch.inference_mode():
+                    some[batch] = self.logits([texts[place] for place in batch]).cpu()
+                tick(len(batch))
+        return torch.sigmoid(logits).double().mean(dim=1)
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """[n, R] float32 of n encoded pairs."""
@@ -139,20 +137,21 @@ class Classifier:
             done += texts
             progress(done, total)
 
-        orders = [self.encode(pair) for pair in pairs]
+        self.prior = torch.logit(targets.float().mean(dim=0).clamp(_EDGE, 1 - _EDGE)).to(self.prior)
+        source = torch.Generator().manual_seed(course.seed)
+        drop_by(self._model, torch.Generator(self.prior.device).manual_seed(course.seed))
         step = _Descent([weight for weight in self.parameters() if weight.requires_grad], course, len(pairs))
         best, least, kept = 0, self._loss(validation, tick), self.tensors
-        with torch.random.fork_rng():
-            torch.manual_seed(course.seed)
-            for epoch in range(1, course.epochs + 1):
-                self._model.train()
-                texts = [both[int(torch.randint(2, (1,)))] for both in orders]
-                for batch in torch.split(torch.randperm(len(texts)), course.batch):
-                    self._accumulate([texts[place] for place in batch.tolist()], targets[batch], tick)
-                    step()
-                loss = self._loss(validation, tick)
-                if loss < least:
-                    best, least, kept = epoch, loss, self.tensors
+        for epoch in range(1, course.epochs + 1):
+            self._model.train()
+            orders = torch.randint(2, (len(pairs),), generator=source).tolist()
+            for batch in torch.split(torch.randperm(len(pairs), generator=source), course.batch):
+                texts = [self.encode(pairs[place])[orders[place]] for place in batch.tolist()]
+                self._accumulate(texts, targets[batch], tick)
+                step()
+            loss = self._loss(validation, tick)
+            if loss < least:
+                best, least, kept = epoch, loss, self.tensors
         self.load(kept)
         return best
 
@@ -163,8 +162,8 @@ class Classifier:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """What is its own, by peft's names, and the prior."""
-        state = get_peft_model_state_dict(self._model, save_embedding_layers=False)
-        return {name: part.detach().float().cpu().clone() for name, part in state.items()} | {"prior": self.prior.cpu()}
+        state = own(self._model) | {"prior": self.prior}
+        return {name: part.detach().float().cpu().clone() for name, part in state.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what another one's `tensors` were.
@@ -172,12 +171,11 @@ class Classifier:
         Raises:
             ValueError: they are of another shape, or not all of them are there.
         """
-        own = self.tensors
-        if {name: part.shape for name, part in tensors.items()} != {name: part.shape for name, part in own.items()}:
+        shapes = {name: part.shape for name, part in (own(self._model) | {"prior": self.prior}).items()}
+        if {name: part.shape for name, part in tensors.items()} != shapes:
             raise ValueError("not the numbers of such a classifier")
-        state = {name: part for name, part in tensors.items() if name != "prior"}
-        set_peft_model_state_dict(self._model, state)
-        self.prior = tensors["prior"].to(self.prior.device)
+        plant(self._model, {name: part for name, part in tensors.items() if name != "prior"})
+        self.prior = tensors["prior"].to(self.prior)
 
     def _accumulate(self, texts: Sequence[Sequence[int]], targets: Tensor, tick: Callable[[int], None]) -> None:
         """Gradients of the mean loss of a batch, part by part: what a pass must remember of its tokens fills memory."""
@@ -222,29 +220,6 @@ def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
         shares[place] = min(lengths[place], room // left)
         room -= shares[place]
     return shares
-
-
-def _model(annotator: Annotator, rules: int, rank: int) -> Any:
-    config = copy.deepcopy(annotator.model.config)
-    config.num_labels = rules
-    config.pad_token_id = annotator.template.end_of_turn  # padding comes last, and no text holds it
-    try:
-        classifier = AutoModelForSequenceClassification.from_config(
-            config, dtype=annotator.dtype, attn_implementation="sdpa"
-        )
-    except ValueError:
-        raise CannotClassify(f"the architecture of {annotator.name} has no sequence classifier") from None
-    classifier.base_model.load_state_dict(annotator.decoder.state_dict(), assign=True)
-    adapters = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=_DROPOUT, target_modules="all-linear"
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for something by its former name
-        model = get_peft_model(classifier, adapters).to(annotator.device)
-    for weight in model.parameters():
-        if weight.requires_grad:
-            weight.data = weight.data.float()
-    return model
 
 
 def _by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:

@@ -18,12 +18,12 @@ from workers.rules.bank import RuleBank, ratings_of
 from workers.rules.errors import UnfitExamples
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Ratings
-from workers.rules.selection import Choice, Evidence, Policy, choose
+from workers.rules.selection import Choice, Evidence, Policy, choose, spoken_of
 
 Progress = Callable[[int, int], None]
 
 FEWEST_PAIRS = 40
-_AT_ONCE = 16
+_ENCODED = 1024
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Lessons:
         families: [P] pairs of one prompt are of one family, which is on one side of every split.
         scores: [P, 2, R] of the chosen and of the rejected response.
         relevance: [P, R].
-        activations: [P, 2, S, d] float32 at the places asked for; S is zero where none were.
+        activations: [N, 2, S, d] float32 at the places asked for, in a file; S is zero where none were.
+        members: [P] which of them are the pairs'.
         noise, correlation: of the rater, as `Evidence` has them.
         skipped: pairs that the annotator cannot read.
     """
@@ -45,6 +46,7 @@ class Lessons:
     scores: Tensor
     relevance: Tensor
     activations: Tensor
+    members: Tensor
     noise: Tensor | None = None
     correlation: Tensor | None = None
     skipped: int = 0
@@ -61,6 +63,10 @@ class Lessons:
         """The critical rules of every pair by a policy; `likely` [P, R] is for the policy `adapter`."""
         return choose(policy, Evidence(self.differences, self.relevance, self.noise, self.correlation, likely=likely))
 
+    def margins(self, choice: Choice) -> Tensor:
+        """[P] raw margins by some rules, zero where none is relevant, as verdicts have it."""
+        return choice.margins(self.differences) * spoken_of(self.relevance)
+
     def at(self, places: Tensor) -> "Lessons":
         """Some of the pairs."""
         return replace(
@@ -69,7 +75,17 @@ class Lessons:
             families=self.families[places],
             scores=self.scores[places],
             relevance=self.relevance[places],
-            activations=self.activations[places],
+            members=self.members[places],
+        )
+
+    def turned(self) -> "Lessons":
+        """The same pairs with their sides exchanged; of a few, for their activations are copied."""
+        return replace(
+            self,
+            pairs=[pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen}) for pair in self.pairs],
+            scores=self.scores.flip(1),
+            activations=self.activations[self.members].flip(1),
+            members=torch.arange(len(self)),
         )
 
 
@@ -103,7 +119,8 @@ def gather(
         families=torch.tensor([numbers.setdefault(opening(pairs[place].messages), len(numbers)) for place in kept]),
         scores=torch.stack([ratings[place].scores for place in kept]).double(),
         relevance=torch.stack([ratings[place].relevance for place in kept]).double(),
-        activations=activations if len(kept) == len(pairs) else activations[kept],
+        activations=activations,
+        members=torch.tensor(kept),
         noise=bank.noise.double() if bank else None,
         correlation=bank.correlation.double() if bank else None,
         skipped=len(pairs) - len(kept),
@@ -113,11 +130,11 @@ def gather(
 def _asked(rater: LogitRater, pairs: Sequence[Pair], progress: Callable[[int], None]) -> dict[int, Ratings]:
     """Ratings by place of the pairs that can be asked about."""
     ratings: dict[int, Ratings] = {}
-    for start in range(0, len(pairs), _AT_ONCE):
-        some = pairs[start : start + _AT_ONCE]
-        found = rater.rate([Answered(pair.messages, (pair.chosen, pair.rejected)) for pair in some])
-        ratings |= {start + i: ratings for i, ratings in enumerate(found) if isinstance(ratings, Ratings)}
-        progress(start + len(some))
+    for place, pair in enumerate(pairs):  # one by one: a pair is asked about every rule, which takes seconds
+        (found,) = rater.rate([Answered(pair.messages, (pair.chosen, pair.rejected))])
+        if isinstance(found, Ratings):
+            ratings[place] = found
+        progress(place + 1)
     return ratings
 
 
@@ -134,17 +151,22 @@ def _read(
     wanted = list(dict.fromkeys([*(rater.reads if isinstance(rater, RuleBank) else ()), *sites]))
     if not wanted:
         return activations
-    encoded = {place: group for place, pair in enumerate(pairs) if (group := _encode(annotator, pair)) is not None}
-    for place in ratings.keys() - encoded.keys():
-        del ratings[place]
-    places, own = list(encoded), [wanted.index(site) for site in sites]
-    for index, reading in read_each(annotator, list(encoded.values()), wanted, progress):
-        place = places[index]
-        activations[place] = reading[:, own]
-        if isinstance(rater, RuleBank):
-            scores = rater.scores(reading[:, : len(rater.reads)])
-            if torch.isfinite(scores).all():
-                ratings[place] = ratings_of(scores)
+    own = [wanted.index(site) for site in sites]
+    for start in range(0, len(pairs), _ENCODED):
+        stop = min(start + _ENCODED, len(pairs))
+        encoded = {place: _encode(annotator, pairs[place]) for place in range(start, stop)}
+        groups = {place: group for place, group in encoded.items() if group is not None}
+        places = list(groups)
+        for place in encoded.keys() - groups.keys():
+            ratings.pop(place, None)
+        for done, (index, reading) in enumerate(read_each(annotator, list(groups.values()), wanted), start + 1):
+            activations[places[index]] = reading[:, own]
+            if isinstance(rater, RuleBank):
+                scores = rater.scores(reading[:, : len(rater.reads)])
+                if torch.isfinite(scores).all():
+                    ratings[places[index]] = ratings_of(scores)
+            progress(done)
+        progress(stop)
     return activations
 
 

@@ -4,9 +4,14 @@ import torch
 from torch import Tensor
 
 from app.schemas.ruleadapters import AdapterMeasures, ChooserName, ChooserReading, Estimate
-from workers.directions.evaluation import interval
+from app.schemas.rulebanks import PolicyReading
+from workers.directions.evaluation import accuracy, calibration_error, folds, interval, level_edges, platt_slope
 from workers.rules.adapting.lessons import Lessons
+from workers.rules.evaluating import held_out_log_odds
 from workers.rules.selection import Choice, Policy
+
+LEVELS = 4
+"""Parts of equal size into which the levels cut margins, as those of banks do."""
 
 
 def measure(
@@ -42,6 +47,30 @@ def measure(
     )
 
 
+def calibrate(lessons: Lessons, policy: Policy, likely: Tensor) -> PolicyReading | None:
+    """How the margins by an adapter's rules read pairs that it was not fitted to; None if they carry no signal.
+
+    Args:
+        lessons: P such pairs, of at least two prompts; chosen is the human preference.
+        policy: `adapter`, and how many rules.
+        likely: [P, R] what the adapter says of them.
+    """
+    margins = lessons.margins(lessons.critical(policy, likely))
+    slope = platt_slope(margins)
+    if slope is None:
+        return None
+    prompts = len(torch.unique(lessons.families))
+    return PolicyReading(
+        policy=policy.name,
+        k=policy.k,
+        slope=slope,
+        level_edges=level_edges(slope * margins, LEVELS),
+        accuracy=accuracy(margins, lessons.families),
+        calibration_error=calibration_error(held_out_log_odds(margins, folds(lessons.families))),
+        data=f"{len(lessons)} pairs of {prompts} prompts that the adapter was not fitted to",
+    )
+
+
 def precision_at(choice: Tensor, critical: Tensor) -> Tensor:
     """[P] share of the chosen rules that are critical; both [P, R]."""
     return (choice & critical).sum(dim=1) / choice.sum(dim=1).clamp(min=1)
@@ -60,10 +89,9 @@ def agreement(margins: Tensor, others: Tensor) -> Tensor:
 def _reading(
     name: ChooserName, choice: Choice, choices: dict[ChooserName, Choice], held_out: Lessons
 ) -> ChooserReading:
-    critical, differences = choices["critical"].critical, held_out.differences
-    margins = choice.margins(differences)
+    critical, margins = choices["critical"].critical, held_out.margins(choice)
     guesses = name in ("adapter", "frequent")
-    labels = [agreement(margins, choices[other].margins(differences)) for other in ("all", "critical")]
+    labels = [agreement(margins, held_out.margins(choices[other])) for other in ("all", "critical")]
     with_all, with_critical, with_human = (
         _estimate(values, held_out.families) for values in (*labels, agreement(margins, torch.ones_like(margins)))
     )

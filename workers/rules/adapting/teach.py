@@ -1,7 +1,7 @@
 """Making a rule adapter: pairs and a rater in, an adapter with its held-out figures out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from app.schemas.directions import SiteCard
 from app.schemas.pairs import Pair
 from app.schemas.ruleadapters import AdapterCard, AdapterMeasures
 from app.schemas.rules import RulePool
-from app.schemas.training import HeadOptions, LoraOptions, RuleAdapterOptions
+from app.schemas.training import MOST_PAIRS, HeadOptions, LoraOptions, RuleAdapterOptions
 from workers.directions.direction import Setting
 from workers.directions.fit import candidate_layers, request_layer
 from workers.directions.gather import POOLINGS
@@ -23,7 +23,7 @@ from workers.rules.adapting.adapter import HeadAdapter, LoraAdapter, RuleAdapter
 from workers.rules.adapting.classifier import Classifier, Course
 from workers.rules.adapting.head import Taught, fit_head
 from workers.rules.adapting.lessons import Lessons, Progress, gather
-from workers.rules.adapting.measures import measure
+from workers.rules.adapting.measures import calibrate, measure
 from workers.rules.bank import RuleBank
 from workers.rules.errors import UnfitExamples
 from workers.rules.logits import LogitRater
@@ -37,15 +37,22 @@ WIDTH = 128
 _HELD_OUT, _VALIDATION = 0.2, 0.1
 _SWAPPED = 32
 _EDGE = 1e-3
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
 class Split:
-    """Lessons in three parts that share no prompt."""
+    """Lessons in three parts that share no prompt.
+
+    Attributes:
+        fit, validation, held_out: the parts.
+        unfitted: the latter two together.
+    """
 
     fit: Lessons
     validation: Lessons
     held_out: Lessons
+    unfitted: Lessons
 
     @classmethod
     def of(cls, lessons: Lessons, seed: int) -> "Split":
@@ -60,7 +67,7 @@ class Split:
         second = first + max(1, round(len(order) * _VALIDATION))
         if len(order) <= second:
             raise UnfitExamples("the pairs have too few different prompts to hold some out")
-        parts = (order[second:], order[first:second], order[:first])
+        parts = (order[second:], order[first:second], order[:first], order[:second])
         return cls(*(lessons.at(torch.isin(lessons.families, part).nonzero()[:, 0]) for part in parts))
 
 
@@ -102,50 +109,65 @@ def teach(
 
     Raises:
         UnfitExamples: the pairs teach nothing.
+        CannotClassify: the annotator cannot be made a classifier of; known before anything is rated.
     """
     sites = _sites(annotator, rater) if isinstance(options, HeadOptions) else ()
+    if len(pairs) > MOST_PAIRS[options.kind]:
+        most = MOST_PAIRS[options.kind]
+        raise UnfitExamples(f"{len(pairs):,} pairs are too many to teach a rule adapter; {options.kind} takes {most:,}")
+    classifier = _classifier(annotator, pool, options) if isinstance(options, LoraOptions) else None
     rounds = 1 + (options.epochs if isinstance(options, LoraOptions) else 0)
     lessons = gather(annotator, rater, pairs, sites, lambda done, total: progress(done, total * rounds))
     split, policy = Split.of(lessons, options.seed), Policy(options.policy, options.k)
     if not split.fit.critical(policy).critical.any():
         raise UnfitExamples("no rule is critical for any of the pairs")
-    if isinstance(options, HeadOptions):
-        fitted = _head(split, policy, options, sites, lambda: progress(len(pairs), len(pairs)))
+    if classifier is None:
+        fitted = _head(split, policy, options, lambda: progress(len(pairs), len(pairs)))
     else:
-        fitted = _lora(annotator, split, policy, options, progress)
+        fitted = _lora(*classifier, split, policy, progress)
+    likely = fitted.likely(split.unfitted)
+    held_out = torch.isin(split.unfitted.families, split.held_out.families)
     measures = measure(
         split.held_out,
         split.fit,
         policy,
-        fitted.likely(split.held_out),
+        likely[held_out],
         swapped_alike=_swapped_alike(fitted, split.held_out, options.k),
         protocol=PROTOCOL.format(*map(len, (split.fit, split.validation, split.held_out))),
     )
     settings = {"pairs": len(lessons), "skipped": lessons.skipped, "seed": options.seed, **fitted.settings, **note}
-    return sealed(fitted.adapter(_card(annotator, pool, rater, options, sites, measures, settings)))
+    card = _card(annotator, pool, rater, options, sites, measures, settings)
+    reading = calibrate(split.unfitted, Policy("adapter", options.k), likely)
+    return sealed(fitted.adapter(card.model_copy(update={"reading": reading})))
 
 
-def _head(
-    split: Split, policy: Policy, options: HeadOptions, sites: Sequence[Site], beat: Callable[[], None]
-) -> _Fitted:
+def _head(split: Split, policy: Policy, options: RuleAdapterOptions, beat: Callable[[], None]) -> _Fitted:
     taught, validation = (
-        Taught(lessons.activations, lessons.critical(policy).critical) for lessons in (split.fit, split.validation)
+        Taught(lessons.activations, lessons.members, lessons.critical(policy).critical)
+        for lessons in (split.fit, split.validation)
     )
     head, epoch = fit_head(
         taught, _ratings(split.fit), validation, width=WIDTH, epochs=options.epochs, seed=options.seed, beat=beat
     )
 
     def likely(lessons: Lessons) -> Tensor:
-        return head.likely(head.scores(lessons.activations.flatten(0, 1)).view(len(lessons), 2, -1))
+        parts = []
+        for members in torch.split(lessons.members, _BLOCK):
+            projected = head.scores(lessons.activations[members].flatten(0, 1)).view(len(members), 2, -1)
+            parts.append(head.likely(projected))
+            beat()
+        return torch.cat(parts)
 
     return _Fitted(likely, lambda card: HeadAdapter(card, head), {"width": WIDTH, "epoch": epoch})
 
 
-def _lora(annotator: Annotator, split: Split, policy: Policy, options: LoraOptions, progress: Progress) -> _Fitted:
-    targets, checks = (lessons.critical(policy).critical.float() for lessons in (split.fit, split.validation))
-    often = targets.mean(dim=0).clamp(_EDGE, 1 - _EDGE)
+def _classifier(annotator: Annotator, pool: RulePool, options: LoraOptions) -> tuple[Classifier, Course]:
     course = Course(options.epochs, options.learning_rate, options.batch, options.rank, options.seed)
-    classifier = Classifier(annotator, targets.shape[1], course.rank, torch.logit(often), course.seed)
+    return Classifier(annotator, len(pool.rules), course.rank, course.seed), course
+
+
+def _lora(classifier: Classifier, course: Course, split: Split, policy: Policy, progress: Progress) -> _Fitted:
+    targets, checks = (lessons.critical(policy).critical.float() for lessons in (split.fit, split.validation))
     read = whole = len(split.fit) + len(split.validation) + len(split.held_out)
 
     def step(done: int, total: int) -> None:
@@ -178,21 +200,16 @@ def _sites(annotator: Annotator, rater: RuleBank | LogitRater) -> tuple[Site, ..
 
 def _ratings(lessons: Lessons) -> Tensor:
     """[P, 2, 2R] scores and relevance as log-odds."""
-    scores = torch.logit(((lessons.scores + 1) / 2).clamp(_EDGE, 1 - _EDGE))
-    relevance = torch.logit(lessons.relevance.clamp(_EDGE, 1 - _EDGE))[:, None].expand_as(scores)
+    scores = torch.logit(((lessons.scores.float() + 1) / 2).clamp(_EDGE, 1 - _EDGE))
+    relevance = torch.logit(lessons.relevance.float().clamp(_EDGE, 1 - _EDGE))[:, None].expand_as(scores)
     return torch.cat([scores, relevance], dim=2)
 
 
 def _swapped_alike(fitted: _Fitted, lessons: Lessons, k: int) -> float:
     """Share of some pairs for which the same rules are chosen with the sides exchanged."""
     some = lessons.at(torch.arange(min(_SWAPPED, len(lessons))))
-    turned = replace(
-        some,
-        pairs=[pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen}) for pair in some.pairs],
-        scores=some.scores.flip(1),
-        activations=some.activations.flip(1),
-    )
-    choices = [one.critical(Policy("adapter", k), fitted.likely(one)).critical for one in (some, turned)]
+    sides = (some, some.turned())
+    choices = [one.critical(Policy("adapter", k), fitted.likely(one)).critical for one in sides]
     return float((choices[0] == choices[1]).all(dim=1).double().mean())
 
 

@@ -16,7 +16,7 @@ def planted(pairs: int, seed: int) -> tuple[Taught, Tensor]:
     activations = torch.randn(pairs, 2, SITES, WIDTH, generator=source)
     ratings = activations.flatten(2) @ directions.T
     largest = (ratings[:, 0] - ratings[:, 1]).abs().argmax(dim=1)
-    return Taught(activations, torch.nn.functional.one_hot(largest, RULES)), ratings
+    return Taught(activations, torch.arange(pairs), torch.nn.functional.one_hot(largest, RULES)), ratings
 
 
 def fitted(epochs: int = 200, seed: int = 0) -> tuple[Head, int]:
@@ -53,22 +53,44 @@ def test_the_same_seed_gives_the_same_head() -> None:
     assert not torch.equal(first.weights, other.weights)
 
 
-def test_fitting_leaves_the_random_numbers_of_others_alone() -> None:
-    torch.manual_seed(7)
-    expected = torch.rand(1)
-    torch.manual_seed(7)
-    fitted(1)
-    assert torch.equal(torch.rand(1), expected)
+def test_fitting_and_others_who_draw_meanwhile_leave_each_other_alone() -> None:
+    taught, ratings = planted(100, 1)
+    heads = []
+    for draw in (False, True):
+        before = torch.get_rng_state()
+
+        def beat(draw: bool = draw) -> None:
+            if draw:
+                torch.rand(3)
+
+        heads.append(fit_head(taught, ratings, planted(20, 2)[0], width=4, epochs=3, seed=0, beat=beat)[0])
+        assert draw or torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(number, heads[1].tensors[name]) for name, number in heads[0].tensors.items())
+
+
+def test_pairs_are_read_where_they_lie_and_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught, ratings = planted(300, 1)
+    spread = torch.full((601, 2, SITES, WIDTH), torch.nan)
+    places = torch.randperm(601, generator=torch.Generator().manual_seed(0))[:300]
+    spread[places] = taught.activations
+    validation = planted(20, 2)[0]
+    elsewhere = Taught(spread, places, taught.targets)
+    heads = [fit_head(one, ratings, validation, width=4, epochs=2, seed=0)[0] for one in (taught, elsewhere)]
+    assert all(torch.equal(number, heads[1].tensors[name]) for name, number in heads[0].tensors.items())
+    assert max(len(block) for block in elsewhere.blocks()) < 300
+    monkeypatch.setattr("workers.rules.adapting.head._SAMPLE", 100)  # where to look is learned from a sample
+    assert (
+        likely(fit_head(taught, ratings, validation, width=4, epochs=2, seed=0)[0], taught.activations).isfinite().all()
+    )
 
 
 def test_it_stops_when_validation_gets_no_better_and_keeps_the_best() -> None:
     taught, ratings = planted(40, 1)
-    noise = Taught(torch.randn(40, 2, SITES, WIDTH, generator=torch.Generator().manual_seed(0)), taught.targets)
-    epochs: list[None] = []
-    _, best = fit_head(
-        noise, ratings, planted(200, 2)[0], width=4, epochs=200, seed=0, beat=lambda: epochs.append(None)
-    )
-    assert best < len(epochs) < 200
+    activations = torch.randn(40, 2, SITES, WIDTH, generator=torch.Generator().manual_seed(0))
+    noise = Taught(activations, torch.arange(40), taught.targets)
+    beats: list[None] = []
+    _, best = fit_head(noise, ratings, planted(200, 2)[0], width=4, epochs=200, seed=0, beat=lambda: beats.append(None))
+    assert best < len(beats) < 200
 
 
 def test_a_beat_that_raises_ends_it() -> None:

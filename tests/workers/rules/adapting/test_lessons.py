@@ -35,6 +35,7 @@ def test_the_annotator_itself_can_be_asked_and_read_elsewhere(roomy: Annotator) 
     assert lessons.activations.abs().sum() > 0
     assert lessons.noise is None
     assert (told[-1], sorted(told)) == ((80, 80), told)
+    assert {(done, 80) for done in range(1, 81)} == set(told)  # every pair is told of
 
 
 def test_without_places_to_read_nothing_is_kept_of_activations(roomy: Annotator, bank: RuleBank) -> None:
@@ -53,11 +54,30 @@ def test_a_pair_that_cannot_be_read_is_left_out(roomy: Annotator, bank: RuleBank
     lessons = gather(roomy, bank, pairs, bank.reads)
     assert (len(lessons), lessons.skipped) == (40, 1)
     assert lessons.pairs == [*pairs[:7], *pairs[8:]]
+    assert lessons.members.tolist() == [*range(7), *range(8, 41)]
     rater = LogitRater(roomy, [rule.text for rule in POOL.ordered])
     assert len(gather(roomy, rater, pairs)) == 40
     with pytest.raises(UnfitExamples, match="39 pairs are too few") as refused:
         gather(roomy, bank, pairs[:40])
     assert "secret" not in str(refused.value)
+
+
+def test_some_of_the_pairs_are_the_same_activations_at_other_places(lessons: Lessons) -> None:
+    some = lessons.at(torch.tensor([3, 5])).at(torch.tensor([1]))
+    assert some.activations is lessons.activations
+    assert some.members.tolist() == [5]
+    turned = some.turned()
+    assert torch.equal(turned.activations[turned.members], lessons.activations[[5]].flip(1))
+    assert torch.equal(turned.differences, -some.differences)
+
+
+def test_many_pairs_are_encoded_some_at_a_time(
+    roomy: Annotator, bank: RuleBank, lessons: Lessons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.rules.adapting.lessons._ENCODED", 7)
+    again = gather(roomy, bank, telling_pairs(), bank.reads)
+    torch.testing.assert_close(again.scores, lessons.scores, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again.activations, lessons.activations, atol=1e-4, rtol=1e-4)
 
 
 def test_what_is_critical_is_what_the_policy_says(lessons: Lessons) -> None:

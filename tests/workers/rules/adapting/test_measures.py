@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from workers.directions.evaluation import platt_slope
 from workers.rules.adapting.lessons import Lessons
-from workers.rules.adapting.measures import agreement, measure, precision_at, recall_at
+from workers.rules.adapting.measures import agreement, calibrate, measure, precision_at, recall_at
 from workers.rules.selection import Policy
 
 TOP = Policy("published", 2)
@@ -21,6 +22,7 @@ def lessons(pairs: int = 12, rules: int = 6) -> Lessons:
         scores=2 * torch.rand(pairs, 2, rules, generator=source).double() - 1,
         relevance=torch.rand(pairs, rules, generator=source).double(),
         activations=torch.zeros(pairs, 2, 0, 4),
+        members=torch.arange(pairs),
     )
 
 
@@ -85,3 +87,32 @@ def test_human_agreement_is_the_share_of_positive_margins() -> None:
             for one in (held_out, exchanged)
         ]
         assert sum(values) == pytest.approx(1)
+
+
+def test_a_pair_of_no_relevant_rule_is_a_tie_here_as_in_verdicts() -> None:
+    held_out = lessons()
+    held_out.relevance[:] = 0.4
+    found = measure(held_out, held_out, TOP, held_out.relevance, swapped_alike=1, protocol="")
+    assert [found.of(chooser).with_human.value for chooser in ("adapter", "critical", "all")] == [0.5] * 3
+    assert not held_out.margins(held_out.critical(TOP)).any()
+
+
+def test_margins_by_the_adapters_rules_are_calibrated() -> None:
+    unfitted = lessons(400)
+    unfitted.scores[:, 0, :2] += 0.8  # the chosen response keeps these two rules better
+    likely = torch.tensor([1.0, 1, 0, 0, 0, 0]).expand(400, -1)
+    reading = calibrate(unfitted, Policy("adapter", 2), likely)
+    assert reading is not None
+    assert (reading.policy, reading.k, reading.accuracy.pairs, reading.accuracy.prompts) == ("adapter", 2, 400, 3)
+    margins = unfitted.margins(unfitted.critical(Policy("adapter", 2), likely))
+    assert reading.slope == pytest.approx(platt_slope(margins))
+    assert reading.accuracy.value == pytest.approx(float(((margins > 0).double() + (margins >= 0).double()).mean() / 2))
+    assert len(reading.level_edges) == 3
+    assert reading.calibration_error < 0.2
+    assert reading.data == "400 pairs of 3 prompts that the adapter was not fitted to"
+
+
+def test_margins_without_a_signal_are_not_calibrated() -> None:
+    unfitted = lessons()
+    unfitted.scores[:] = 0
+    assert calibrate(unfitted, Policy("adapter", 2), unfitted.relevance) is None

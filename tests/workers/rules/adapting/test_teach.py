@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from app.schemas.training import RuleAdapterOptions
+from app.schemas.training import MOST_PAIRS, RuleAdapterOptions
 from tests.workers.rules.adapting.conftest import telling_pairs
 from tests.workers.rules.test_bank import POOL
 from workers.engine.annotator import Annotator
@@ -14,7 +14,7 @@ from workers.rules.adapting.adapter import HeadAdapter, LoraAdapter
 from workers.rules.adapting.lessons import Lessons
 from workers.rules.adapting.teach import WIDTH, Split, teach
 from workers.rules.bank import RuleBank
-from workers.rules.errors import UnfitExamples
+from workers.rules.errors import CannotClassify, UnfitExamples
 from workers.rules.logits import LogitRater
 
 PAIRS = telling_pairs()
@@ -42,6 +42,9 @@ def test_a_head_reads_where_the_bank_reads_and_is_measured_on_prompts_that_it_di
     adapter = measures.of("adapter")
     assert adapter.precision is not None
     assert adapter.precision.value > measures.chance
+    assert card.reading is not None
+    assert (card.reading.policy, card.reading.k) == ("adapter", 1)
+    assert card.reading.accuracy.pairs > measures.pairs  # those that chose the epoch as well
     z = made.scores(torch.zeros(4, len(made.reads), roomy.width))
     assert z.shape == (4, WIDTH)
     assert made.likely(z.view(2, 2, -1)).shape == (2, 3)
@@ -82,9 +85,14 @@ def test_no_prompt_is_on_two_sides_of_a_split(lessons: Lessons) -> None:
     assert [pair.prompt for pair in Split.of(lessons, seed=1).held_out.pairs] != [p.prompt for p in parts[2].pairs]
 
 
-def test_pairs_that_teach_nothing_are_refused(roomy: Annotator, bank: RuleBank) -> None:
+def test_pairs_that_teach_nothing_are_refused(
+    roomy: Annotator, bank: RuleBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UnfitExamples, match="20 pairs are too few"):
         teach(roomy, POOL, bank, PAIRS[:20], options())
+    monkeypatch.setitem(MOST_PAIRS, "head", 59)
+    with pytest.raises(UnfitExamples, match="60 pairs are too many to teach a rule adapter; head takes 59"):
+        teach(roomy, POOL, bank, PAIRS, options())
     with pytest.raises(UnfitExamples, match="too few different prompts"):
         teach(roomy, POOL, bank, [PAIRS[0]] * 40, options())
 
@@ -95,3 +103,14 @@ def test_progress_may_end_it(roomy: Annotator, bank: RuleBank) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         teach(roomy, POOL, bank, PAIRS, options(), progress=end)
+
+
+def test_an_annotator_that_cannot_classify_is_refused_before_anything_is_rated(
+    roomy: Annotator, bank: RuleBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise ValueError("Unrecognized configuration class")
+
+    monkeypatch.setattr("transformers.AutoModelForSequenceClassification.from_config", unknown)
+    with pytest.raises(CannotClassify):
+        teach(roomy, POOL, bank, PAIRS, options("lora"), progress=lambda *_step: pytest.fail("something was rated"))
