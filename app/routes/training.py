@@ -10,7 +10,7 @@ from app.answer import ACCEPTED, accepted, submit_once
 from app.auth.caller import GUARDED, CallerDep, requires
 from app.auth.quota import METERED
 from app.body import JsonRoute
-from app.errors import Conflict
+from app.errors import Conflict, Unprocessable
 from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys
@@ -20,7 +20,7 @@ from app.routes.files import stored_file
 from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
 from app.schemas.problem import FieldProblem, documented
-from app.schemas.training import AdapterTask, TrainingRequest
+from app.schemas.training import MOST_PAIRS, AdapterTask, TrainingRequest
 from app.service import Service, ServiceDep
 from app.webhooks.admission import admitted
 
