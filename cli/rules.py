@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.artifacts import Artifacts
+from app.dependants import dependants
 from app.rulepools import PoolMissing, RulePools
 from app.schemas.names import PoolId
 from app.schemas.rules import RulePool, card_of
@@ -35,7 +36,10 @@ def add(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace other rules of this name.")] = False,
 ) -> None:
-    """Check a pool and store it."""
+    """Check a pool and store it.
+
+    Banks and adapters made for rules that are replaced do not fit any more; they stay, and fit again with those rules.
+    """
     name = path.stem if pool_id is None else pool_id
     try:
         TypeAdapter(PoolId).validate_python(name)
@@ -47,6 +51,8 @@ def add(
     if not replace and _pools().current().get(name, pool.digest) != pool.digest:
         raise failure(f"a pool called {name} exists; --replace replaces it")
     typer.echo(f"{name}: {_pools().add(name, pool)}")
+    if unfit := dependants(_pools().artifacts, name, _pools().digests(name) - {pool.digest}):
+        typer.echo(f"safemargin: made for what {name} was before, and fit for use no more: {unfit}", err=True)
 
 
 @app.command("list")
@@ -71,7 +77,9 @@ def show(name: Name) -> None:
 
 @app.command()
 def delete(name: Name) -> None:
-    """Delete a pool from the artifact store."""
+    """Delete a pool from the artifact store, unless banks or adapters need it."""
+    if needing := dependants(_pools().artifacts, name, _pools().digests(name)):
+        raise failure(f"{needing} would be of no use without {name}; delete those first")
     try:
         _pools().delete(name)
     except PoolMissing as error:
