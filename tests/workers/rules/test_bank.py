@@ -177,6 +177,9 @@ def test_examples_that_give_no_bank_are_refused(roomy: Annotator) -> None:
     kept = [exchange for exchange in exchanges() if exchange.keeps]
     with pytest.raises(UnfitExamples, match="no rule has examples enough"):
         made(roomy, from_exchanges(POOL, kept))
+    tossed = [exchange for exchange in exchanges() if exchange.rule == "coin"]
+    with pytest.raises(UnfitExamples, match="no rule reads above chance on held-out exchanges"):
+        made(roomy, from_exchanges(POOL, tossed))
 
 
 def test_a_bank_comes_back_bit_for_bit(bank: RuleBank) -> None:
