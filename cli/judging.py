@@ -6,6 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from app.schemas.annotate import AnnotateOptions
+from app.schemas.problem import said
 
 
 def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
@@ -14,24 +15,35 @@ def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
     Args:
         method: of the margin.
         explain: whether the rules are asked beside a direction.
-        rules: options of the rules as NAME=VALUE; a list as VALUE,VALUE.
+        rules: options of the rules as NAME=VALUE; `fixed` as VALUE,VALUE, once or more.
 
     Raises:
         typer.BadParameter: naming what is wrong.
     """
-    given: dict[str, Any] = {}
-    for text in rules:
-        name, found, value = text.partition("=")
-        if not found:
-            raise typer.BadParameter(f"takes NAME=VALUE, not {text}", param_hint="--rules")
-        given[name] = value.split(",") if name == "fixed" else value
+    given = _named(rules)
+    if given and method == "margin" and not explain:
+        raise typer.BadParameter("goes with --method rules or --explain", param_hint="--rules")
     asked: dict[str, Any] = {"method": method, "explain": explain} | ({"rules": given} if given else {})
     try:
         options = AnnotateOptions.model_validate(asked)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join([*map(str, first["loc"]), *filter(None, [first.get("ctx", {}).get("field")])])
-        raise typer.BadParameter(first["msg"], param_hint=f"--{place.replace('rules.', 'rules ')}") from None
-    if given and not options.judged:
-        raise typer.BadParameter("goes with --method rules or --explain", param_hint="--rules")
+        path = [*first["loc"], *filter(None, [first.get("ctx", {}).get("field")])]
+        option = " ".join(part for part in path if isinstance(part, str))
+        raise typer.BadParameter(said(first), param_hint=f"--{option}") from None
     return options.model_dump(include={"method", "explain", "rules"}, exclude_defaults=True)
+
+
+def _named(rules: list[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for text in rules:
+        name, found, value = text.partition("=")
+        if not found or not name.isidentifier():
+            raise typer.BadParameter("takes NAME=VALUE", param_hint="--rules")
+        if name == "fixed":
+            given[name] = [*given.get(name, []), *filter(None, value.split(","))]
+        elif name in given:
+            raise typer.BadParameter("is given twice", param_hint=f"--rules {name}")
+        else:
+            given[name] = value
+    return given

@@ -23,6 +23,10 @@ from tests.cli.bench import Bench
             ("margin", True, ["policy=fixed", "fixed=calm,kind"]),
             {"explain": True, "rules": {"policy": "fixed", "fixed": ["calm", "kind"]}},
         ),
+        (
+            ("rules", False, ["fixed=calm", "policy=fixed", "fixed=kind"]),
+            {"method": "rules", "rules": {"policy": "fixed", "fixed": ["calm", "kind"]}},
+        ),
     ],
 )
 def test_only_what_is_not_the_default_is_said(given: tuple[str, bool, list[str]], asked: dict[str, Any]) -> None:
@@ -33,10 +37,18 @@ def test_only_what_is_not_the_default_is_said(given: tuple[str, bool, list[str]]
     ("given", "where", "why"),
     [
         (("mergin", False, []), "--method", "'margin' or 'rules'"),
-        (("rules", False, ["k"]), "--rules", "takes NAME=VALUE, not k"),
+        (("rules", False, ["k"]), "--rules", "takes NAME=VALUE"),
+        (("rules", False, ["the secret"]), "--rules", "takes NAME=VALUE"),
+        (("rules", False, ["k=3", "k=5"]), "--rules k", "is given twice"),
+        (("rules", False, ["fixed=the secret"]), "--rules fixed", "takes letters, digits"),
+        (("rules", False, ["band=the secret"]), "--rules band", "number"),
+        (("rules", False, ["the secret=3"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["k=none"]), "--rules k", "integer"),
         (("rules", False, ["kay=3"]), "--rules kay", "not permitted"),
-        (("rules", False, ["policy=fixed"]), "--rules fixed", "goes with the policy `fixed`"),
+        (("rules", False, ["policy=fixed"]), "--rules fixed", "name at least one rule in `fixed`"),
+        (("rules", False, ["fixed=calm"]), "--rules fixed", "goes with the policy `fixed` only"),
+        (("rules", False, ["policy=adapter"]), "--rules adapter", "name a rule adapter in `adapter`"),
+        (("rules", False, ["adapter=mine"]), "--rules adapter", "goes with the policy `adapter` only"),
         (("margin", False, ["k=3"]), "--rules", "goes with --method rules or --explain"),
     ],
 )
@@ -45,6 +57,7 @@ def test_what_cannot_be_is_named(given: tuple[str, bool, list[str]], where: str,
         judging(*given)
     assert refused.value.param_hint == where
     assert why in str(refused.value)
+    assert "secret" not in refused.value.format_message()
 
 
 def test_a_dataset_is_annotated_by_the_rules_that_were_named(bench: Bench) -> None:
