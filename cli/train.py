@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from app.artifacts import Artifacts
 from app.ruleadapters import RuleAdapters
 from app.schemas.judging import SHIPPED_POOL
+from app.schemas.problem import said
 from app.schemas.ruleadapters import AdapterCard, Estimate
 from app.schemas.rules import RulePool
 from app.schemas.training import RuleAdapterOptions
@@ -95,7 +96,7 @@ def _options(given: dict[str, Any]) -> RuleAdapterOptions:
     except ValidationError as error:
         first = error.errors()[0]
         field = first.get("ctx", {}).get("field") or str(first["loc"][-1] if first["loc"] else "kind")
-        raise typer.BadParameter(f"--{field.replace('_', '-')}: {first['msg']}") from error
+        raise typer.BadParameter(f"--{field.replace('_', '-')}: {said(first)}") from error
 
 
 def _rater(

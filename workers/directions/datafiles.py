@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.schemas.fit import LabelledResponse, PlainResponse
 from app.schemas.pairs import Pair
+from app.schemas.problem import said
 from workers.directions.errors import UnfitData
 
 _IGNORING = ConfigDict(extra="ignore", frozen=True)
@@ -60,6 +61,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
         except orjson.JSONDecodeError as error:
             raise UnfitData(f"{path}, line {number}: not JSON") from error
         except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise UnfitData(f"{path}, line {number}: {where}: {error.errors()[0]['msg']}") from error
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the row"
+            raise UnfitData(f"{path}, line {number}: {where}: {said(first)}") from error
     return rows
