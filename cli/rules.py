@@ -4,19 +4,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from app.artifacts import Artifacts
 from app.dependants import dependants
 from app.rulepools import PoolMissing, RulePools
-from app.schemas.names import PoolId
 from app.schemas.rules import RulePool, card_of
 from app.settings import settings
 from cli import banks
 from cli.distil import distil
 from cli.evaluate import evaluate
+from cli.keeping import refuse_odd_id
 from cli.saying import failure
 from workers.rules.pool import UnusablePool, read_pool
 
@@ -41,11 +40,9 @@ def add(
     Banks and adapters made for rules that are replaced do not fit any more; they stay, and fit again with those rules.
     """
     name = path.stem if pool_id is None else pool_id
+    refuse_odd_id(name)
     try:
-        TypeAdapter(PoolId).validate_python(name)
         pool = read_pool(path)
-    except ValidationError as error:
-        raise typer.BadParameter(f"{name} cannot be an id; --id takes letters, digits, dots, dashes") from error
     except UnusablePool as error:
         raise failure(str(error)) from error
     if not replace and _pools().current().get(name, pool.digest) != pool.digest:

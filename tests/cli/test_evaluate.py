@@ -183,7 +183,7 @@ def test_the_newest_bank_that_fits_is_taken_where_none_is_named(
 
 
 def test_what_cannot_be_measured_is_said_and_ends_with_1(banks: RuleBanks, pairs: Path, tmp_path: Path) -> None:
-    assert "there is no rule bank called other" in evaluate(pairs, "--bank", "other", status=1).output
+    assert "there is no rule bank other" in evaluate(pairs, "--bank", "other", status=1).output
     assert "15 pairs that can be read are too few" in evaluate(pairs, "--limit", "15", status=1).output
     assert "cannot be read" in evaluate(tmp_path / "nowhere.jsonl", status=1).output
     broken = written(tmp_path / "broken.jsonl", [{"prompt": "a secret", "chosen": "x"}])
@@ -202,10 +202,29 @@ def test_a_bank_made_for_something_else_is_refused(
 ) -> None:
     RulePools(banks.artifacts).add("other", RulePool(rules=[POOL.rules[0]]))
     ended = evaluate(pairs, "--pool", "other", "--bank", "first", status=1)
-    assert "was made for other rules" in ended.output
-    assert "there is no rule bank of other for tiny" in evaluate(pairs, "--pool", "other", status=1).output
+    assert "rule bank first was made for pool mine, not for pool other" in ended.output
+    assert "there is no rule bank of other as it is now" in evaluate(pairs, "--pool", "other", status=1).output
+    RulePools(banks.artifacts).add("mine", RulePool(rules=[POOL.rules[0]]))
+    ended = evaluate(pairs, "--bank", "first", status=1)
+    assert "rule bank first was made for what pool mine was before, not for what it is now" in ended.output
+    RulePools(banks.artifacts).add("mine", POOL)
     monkeypatch.setattr("cli.loading.annotator", lambda: replace(roomy_annotator(), revision="sha256:another"))
     assert "not for the weights of tiny" in evaluate(pairs, "--bank", "first", status=1).output
+
+
+def test_the_pool_of_a_named_bank_is_taken_where_none_is_named(
+    banks: RuleBanks, bank: RuleBank, pairs: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "first", tmp_path / "report.json"
+    folder.mkdir()
+    for name, content in to_files(bank).items():
+        (folder / name).write_bytes(content)
+    for named in ("first", str(folder)):
+        given = ["rules", "evaluate", str(pairs), "--bank", named, "--policy", "all", "--out", str(out)]
+        ended = CliRunner().invoke(app, given)
+        assert ended.exit_code == 0, ended.output
+        assert PolicyReport.model_validate_json(out.read_bytes()).pool == "mine"
+        out.unlink()
 
 
 @pytest.mark.parametrize(
@@ -221,4 +240,5 @@ def test_a_bank_made_for_something_else_is_refused(
     ],
 )
 def test_options_that_make_no_sense_are_refused(banks: RuleBanks, pairs: Path, options: tuple[str, ...]) -> None:
-    evaluate(pairs, *options, status=2)
+    ended = evaluate(pairs, *options, status=2)
+    assert "five" not in ended.output

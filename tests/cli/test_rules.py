@@ -69,7 +69,9 @@ def test_add_says_which_field_is_wrong(pools: RulePools, file: Path) -> None:
 
 
 def test_add_refuses_a_name_that_cannot_be_an_id(pools: RulePools, file: Path) -> None:
-    safemargin("add", str(file), "--id", "../x", status=2)
+    refused = safemargin("add", str(file), "--id", "../x", status=2)
+    assert "takes letters, digits, dots, dashes and underscores" in refused.output
+    assert "../x" not in refused.output
     assert pools.current() == {}
 
 
