@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from app.schemas.directions import Accuracy
 from app.schemas.evaluation import EVALUATED, Gain, PolicyFigure, PolicyReport
 from app.schemas.judging import SHIPPED_POOL, PolicyName, RaterName
-from cli import loading
+from cli import banks, loading
 from cli.keeping import write
 from cli.saying import failure, progress_of
 
@@ -96,6 +96,7 @@ def evaluate(
         raise failure(f"{error.filename} cannot be written: {error.strerror}") from error
     if calibrate and bank is not None:
         _keep(calibrated(bank, report), bank_name)
+        _say_uncalibrated(report.figures)
 
 
 def _rater_names(given: list[str]) -> list[RaterName]:
@@ -175,4 +176,15 @@ def _keep(bank: "RuleBank", named: str | None) -> None:
         loading.rule_banks().publish(bank.id, bank.card.digest, to_files(bank))
     else:
         write(folder, to_files(bank))
-    typer.echo(f"{bank.id}: {len(bank.card.readings)} policies calibrated, {bank.card.digest}")
+    typer.echo(f"{bank.id}: {banks.calibrated(bank.card.readings) or 'nothing'} calibrated, {bank.card.digest}")
+
+
+def _say_uncalibrated(figures: list[PolicyFigure]) -> None:
+    """Why a policy that was measured has no scale."""
+    own = [figure for figure in figures if figure.rater == "probes"]
+    if any(figure.policy == "fixed" for figure in own):
+        typer.echo("fixed: not calibrated: its rules are those of whoever asks, not those measured here")
+    for figure in own:
+        if figure.slope is None and figure.policy != "fixed":
+            name = figure.policy if figure.policy == "all" else f"{figure.policy}, k {figure.k}"
+            typer.echo(f"{name}: not calibrated: no slope: its margins carry no signal here")

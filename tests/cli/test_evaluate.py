@@ -142,7 +142,9 @@ def test_the_balance_set_is_measured_where_that_is_asked_for(
 
 
 def test_calibrate_stores_readings_and_a_new_digest(banks: RuleBanks, bank: RuleBank, pairs: Path) -> None:
-    evaluate(pairs, "--k", "1,2", "--calibrate")
+    ended = evaluate(pairs, "--k", "1,2", "--calibrate")
+    assert "first: all, random/relevance/discrepancy/published/robust k 1,2 calibrated, sha256:" in ended.output
+    assert "fixed: not calibrated: its rules are those of whoever asks" in ended.output
     card = banks.card("first")
     assert card.digest == banks.digest("first") != bank.card.digest
     assert {(reading.policy, reading.k) for reading in card.readings} >= {("all", 2), ("robust", 1)}
@@ -155,6 +157,15 @@ def test_calibrate_stores_readings_and_a_new_digest(banks: RuleBanks, bank: Rule
     after = {(r.policy, r.k): r for r in banks.card("first").readings}
     assert after.keys() == before.keys()
     assert [key for key in before if after[key] != before[key]] == [("robust", 1)]
+
+
+def test_a_policy_whose_margins_say_nothing_is_said_to_be_uncalibrated(
+    banks: RuleBanks, pairs: Path, tmp_path: Path
+) -> None:
+    wrong = written(tmp_path / "wrong.jsonl", [pair(i, SUBJECTS[i % 10], wrong=True) for i in range(30)])
+    ended = evaluate(wrong, "--policy", "all", "--calibrate")
+    assert "first: nothing calibrated" in ended.output
+    assert "all: not calibrated: no slope: its margins carry no signal here" in ended.output
 
 
 def test_a_bank_in_a_folder_is_read_and_calibrated_there(
