@@ -5,8 +5,14 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 
+from app.artifacts import Artifacts
+from app.ruleadapters import AdapterMissing, RuleAdapters
 from app.schemas.annotate import AnnotateOptions
+from app.schemas.judging import RuleOptions
 from app.schemas.problem import said
+from app.settings import settings
+from cli import loading
+from cli.saying import failure
 
 
 def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
@@ -32,6 +38,29 @@ def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
         option = " ".join(part for part in path if isinstance(part, str))
         raise typer.BadParameter(said(first), param_hint=f"--{option}") from None
     return options.model_dump(include={"method", "explain", "rules"}, exclude_defaults=True)
+
+
+def refuse_missing(asked: dict[str, Any]) -> None:
+    """Refuse what `judging` gave where the artifact store of the settings has no such pool, bank, adapter or rule.
+
+    Raises:
+        typer.BadParameter: a rule is not in the pool, or the adapter was made for another one.
+        typer.Exit: pool, bank or adapter is not there, or the bank was made for another pool.
+    """
+    if not asked.keys() & {"method", "explain"}:
+        return
+    options = RuleOptions.model_validate(asked.get("rules", {}))
+    _name, pool = loading.rules(options.pool, options.bank, probes=options.rater == "probes")
+    if not set(options.fixed or []) <= {rule.id for rule in pool.rules}:
+        raise typer.BadParameter("names what is no rule of the pool", param_hint="--rules fixed")
+    if options.adapter is None:
+        return
+    try:
+        card = RuleAdapters(Artifacts(settings().artifacts_url)).card(options.adapter)
+    except AdapterMissing as error:
+        raise failure(str(error)) from error
+    if card.pool_digest != pool.digest:
+        raise typer.BadParameter("was made for other rules than the pool has now", param_hint="--rules adapter")
 
 
 def _named(rules: list[str]) -> dict[str, Any]:
