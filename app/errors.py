@@ -37,7 +37,7 @@ from app.jobs.submission import QueueFull
 from app.schemas.annotate import DIRECTION_KINDS
 from app.schemas.fit import PAIRS_KINDS, RECIPES
 from app.schemas.pairs import PROMPT_KINDS
-from app.schemas.problem import FieldProblem, Problem
+from app.schemas.problem import FieldProblem, Problem, said
 from app.schemas.training import KINDS
 
 log = logging.getLogger("safemargin.api")
@@ -210,13 +210,11 @@ def _field_problem(entry: Mapping[str, Any]) -> FieldProblem:
     if code == "json_invalid":
         return FieldProblem(pointer="", code=code, detail=str(entry["msg"]))
     parts = [_name(part) for part in _fields(path, code)]
-    context, detail = entry.get("ctx", {}), str(entry["msg"]).removeprefix("Value error, ")
+    context = entry.get("ctx", {})
     if field := context.get("field", context.get("discriminator", "").strip("'")):
         parts.append(str(field))
-    if code == "union_tag_invalid":  # pydantic's message quotes what was sent
-        detail = f"must be one of {context['expected_tags']}"
     pointer = "".join(f"/{part}" for part in parts) if source == "body" else "/".join([source, *parts])
-    return FieldProblem(pointer=pointer, code=code, detail=detail)
+    return FieldProblem(pointer=pointer, code=code, detail=said(entry))
 
 
 def _fields(path: Sequence[str | int], code: str) -> list[str | int]:

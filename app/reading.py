@@ -17,6 +17,10 @@ from app.service import Service
 _TOKENS_A_RULE = 32
 _TOKENS_A_PAIR = 1024
 
+_NO_BANK = "no worker holds a bank of probes for this pool as it is now; `safemargin rules distil` makes one"
+_UNKNOWN_BANK = "no worker holds this bank of probes; GET /rule-banks lists them"
+_OTHER_POOL = "was made for other rules than `pool` has now: name the pool that GET {} says, or make a new one"
+
 
 async def reading_of(service: Service, options: DirectionOptions) -> Reading:
     """The directions, pools and banks that a request asks for.
@@ -93,11 +97,11 @@ async def held_bank(service: Service, bank_id: str | None, pool_digest: str, at:
     if found is None:
         found = _bank(await service.banks(anew=True), bank_id, pool_digest)  # it may be new
     if found is None and bank_id is None:
-        raise _missing(f"{at}/pool", "no_bank", "no worker holds a bank of probes for this pool as it is now")
+        raise _missing(f"{at}/pool", "no_bank", _NO_BANK)
     if found is None:
-        raise _missing(f"{at}/bank", "unknown_bank", "no worker holds this bank of probes")
+        raise _missing(f"{at}/bank", "unknown_bank", _UNKNOWN_BANK)
     if found.pool_digest != pool_digest:
-        raise _unfit(f"{at}/bank", "other_pool", "was made for other rules")
+        raise _unfit(f"{at}/bank", "other_pool", _OTHER_POOL.format("/rule-banks"))
     return Ref(id=found.id, digest=found.digest)
 
 
@@ -117,7 +121,7 @@ def _adapter(
     except AdapterMissing:
         raise _missing(at, "unknown_adapter", "there is no such rule adapter; GET /rule-adapters lists them") from None
     if card.pool_digest != pool_digest:
-        raise _unfit(at, "other_pool", "was made for other rules")
+        raise _unfit(at, "other_pool", _OTHER_POOL.format("/rule-adapters"))
     if card.model_revision not in {worker.model_revision for worker in workers}:
         raise _unfit(at, "other_annotator", "was made for another annotator")
     return card

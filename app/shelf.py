@@ -67,6 +67,10 @@ class Shelf:
             raise self.missing(f"there is no {self.noun} {name}")
         return digest
 
+    def digests(self, name: str) -> set[str]:
+        """Every digest that is kept under an id: the one that it stands for, and former ones."""
+        return {f"sha256:{folder}" for folder in self.artifacts.folders(f"{self.folder}/{name}")}
+
     def part(self, name: str, digest: str, file: str) -> bytes:
         """One file of one digest.
 

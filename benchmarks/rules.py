@@ -32,6 +32,7 @@ from workers.engine.packing import Group
 from workers.rules.bank import RuleBank
 from workers.rules.distil import Read, fit_bank, gather
 from workers.rules.examples import Examples, from_exchanges, from_rows
+from workers.rules.labelled import read_labelled
 from workers.rules.labels import auc
 from workers.rules.logits import LogitRater
 from workers.rules.pool import shipped_exchanges, shipped_pool
@@ -74,7 +75,8 @@ def main() -> None:
     annotator = configured_annotator(settings())
     if options.propositions:
         with tempfile.TemporaryDirectory() as folder:
-            examples = from_rows(propositions_pool(), write(options.propositions, Path(folder)))
+            rows = read_labelled(write(options.propositions, Path(folder)), propositions_pool())
+            examples = from_rows(propositions_pool(), rows)
         asked = len(examples.items) if options.zero_shot else 0
         figures, _ = _measure(annotator, propositions_pool(), examples, asked)
         _save(annotator, "propositions", figures)

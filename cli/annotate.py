@@ -11,16 +11,18 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from app.client import Client, Format, ServiceError, Unreachable
 from app.client.retries import RETRIED
-from app.schemas.annotate import DEFAULT
+from app.schemas.annotate import DEFAULT, Directions
 from app.schemas.jobs import Job
+from app.schemas.problem import said
 from app.settings import settings
 from cli.dataset import Dataset, DatasetFailed
 from cli.failures import Failures
-from cli.judging import judging
+from cli.judging import judging, refuse_missing
 from cli.meter import Meter
 from cli.stack import Stack, StackFailed
 from cli.workfile import Order, WorkFile, WorkRefused, beside, digest
@@ -72,7 +74,10 @@ def annotate(
     _refuse_odd_paths(data, target, errors)
     _refuse_odd_url(url)
     chosen = direction[0] if direction and len(direction) == 1 else direction or DEFAULT
+    _refuse_odd_direction(chosen)
     asked = judging(method, explain, rules or [])
+    if url is None:
+        refuse_missing(asked)
     console = Console(stderr=True)
     try:
         order = Order(
@@ -156,6 +161,9 @@ def _refuse_odd_paths(data: Path, target: Path | None, errors: Path | None) -> N
         raise typer.BadParameter("must end in .jsonl or .parquet, or be -", param_hint="--output")
     if target is not None and target.is_dir():
         raise typer.BadParameter("is a folder", param_hint="--output")
+    elsewhere = errors is not None and (target is None or errors.parent != target.parent)
+    if errors is not None and (errors.is_dir() or (elsewhere and not errors.parent.is_dir())):
+        raise typer.BadParameter("is a folder, or in one that does not exist", param_hint="--errors")
     paths = [path.resolve() for path in (data, target, errors) if path is not None]
     if len(set(paths)) < len(paths):
         raise typer.BadParameter("input, output and errors must be different files", param_hint="--output")
@@ -168,6 +176,14 @@ def _refuse_odd_url(url: str | None) -> None:
         odd = True
     if odd:
         raise typer.BadParameter("must be like http://host:8000", param_hint="--url")
+
+
+def _refuse_odd_direction(chosen: str | list[str]) -> None:
+    known: TypeAdapter[str | list[str]] = TypeAdapter(Directions)
+    try:
+        known.validate_python(chosen)
+    except ValidationError as error:
+        raise typer.BadParameter(said(error.errors()[0]), param_hint="--direction") from None
 
 
 def _crowded(work: WorkFile) -> bool:

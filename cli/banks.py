@@ -24,7 +24,7 @@ def list_banks() -> None:
     table = Table(*(Column(name, overflow="fold") for name in names))
     for card in loading.rule_banks().cards():
         used = f"{card.used} of {len(card.rules)}"
-        table.add_row(card.id, card.pool, card.model, used, _mean_area(card), _calibrated(card.readings))
+        table.add_row(card.id, card.pool, card.model, used, _mean_area(card), calibrated(card.readings) or "–")
     Console().print(table)
 
 
@@ -51,10 +51,12 @@ def _mean_area(card: BankCard) -> str:
     return f"{sum(areas) / len(areas):.3f}" if areas else "–"
 
 
-def _calibrated(readings: Iterable[PolicyReading]) -> str:
-    """Every policy with its numbers of rules, such as `robust 3 5`."""
-    by_policy: dict[str, list[int]] = {}
+def calibrated(readings: Iterable[PolicyReading]) -> str:
+    """Which policies are calibrated for how many rules, such as `all, relevance/robust k 1,3,5`."""
+    by_policy: dict[str, set[int]] = {}
     for reading in readings:
-        by_policy.setdefault(reading.policy, []).append(reading.k)
-    parts = [policy if policy == "all" else f"{policy} {' '.join(map(str, ks))}" for policy, ks in by_policy.items()]
-    return ", ".join(parts) or "–"
+        by_policy.setdefault(reading.policy, set()).add(reading.k)
+    by_ks: dict[str, list[str]] = {}
+    for policy, ks in by_policy.items():
+        by_ks.setdefault("" if policy == "all" else f" k {','.join(map(str, sorted(ks)))}", []).append(policy)
+    return ", ".join(f"{'/'.join(policies)}{ks}" for ks, policies in by_ks.items())

@@ -1,23 +1,23 @@
 """`safemargin rules distil`: fit a bank of rule probes to the annotator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from app.schemas.judging import SHIPPED_POOL
-from app.schemas.names import BankId
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from app.settings import settings
 from cli import loading
-from cli.keeping import keep
+from cli.keeping import keep, refuse_odd_id
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
     from workers.engine.annotator import Annotator
     from workers.rules.examples import Examples
+    from workers.rules.pool import Exchange
 
 
 def distil(
@@ -28,7 +28,8 @@ def distil(
         typer.Option(
             "--from",
             help="exchanges (of the project's own pool), exchanges:FILE.jsonl, rows:FILE.jsonl, or logits: what the "
-            "annotator, or logits:MODEL another one, says of the project's own exchanges.",
+            "annotator, or logits:MODEL another one, answers when it is asked of every rule of the pool about each of "
+            "the 1,600 responses in the project's own exchanges.",
         ),
     ] = "exchanges",
     replace: Annotated[bool, typer.Option("--replace", help="Replace a bank of this id.")] = False,
@@ -36,25 +37,31 @@ def distil(
 ) -> None:
     """Fit a probe for every rule of a pool to the activations of the annotator."""
     from workers.engine.errors import EngineError
-    from workers.rules.bank import to_files
-    from workers.rules.distil import distil as distil_bank
     from workers.rules.errors import RuleError
+    from workers.rules.labelled import read_labelled
 
     kind, _, given = source.partition(":")
     if kind not in ("exchanges", "rows", "logits") or (kind == "rows" and not given):
-        raise typer.BadParameter("--from takes exchanges, exchanges:FILE, rows:FILE, logits or logits:MODEL")
-    try:
-        TypeAdapter(BankId).validate_python(bank_id)
-    except ValidationError:
-        raise typer.BadParameter("--id takes letters, digits, dots, dashes and underscores") from None
+        raise typer.BadParameter(
+            "takes exchanges, exchanges:FILE, rows:FILE, logits or logits:MODEL", param_hint="--from"
+        )
+    refuse_odd_id(bank_id)
     banks = loading.rule_banks()
     if out is None and not replace and banks.holds(bank_id):
         raise failure(f"a bank called {bank_id} exists; --replace replaces it")
     pool = loading.rule_pool(pool_id)
     try:
-        examples = None if kind == "logits" else _labelled(kind, given, pool)
+        exchanges = _exchanges(given, pool) if kind == "exchanges" else None
+        rows = read_labelled(Path(given), pool) if kind == "rows" else None
+        from workers.rules.bank import to_files
+        from workers.rules.distil import distil as distil_bank
+        from workers.rules.examples import from_exchanges, from_rows
+
         annotator = loading.annotator()
-        examples = examples or _rated(annotator, given, pool)
+        if exchanges is not None:
+            examples = from_exchanges(pool, exchanges)
+        else:
+            examples = _rated(annotator, given, pool) if rows is None else from_rows(pool, rows)
         with progress_of("the examples") as progress:
             bank = distil_bank(annotator, pool, examples, pool_id=pool_id, bank_id=bank_id, progress=progress)
     except (RuleError, EngineError) as error:
@@ -62,13 +69,18 @@ def distil(
     _describe(bank.card, keep(banks, bank.id, bank.digest, to_files(bank), out))
 
 
-def _labelled(kind: str, given: str, pool: RulePool) -> "Examples":
-    from workers.rules.examples import from_exchanges, from_rows, read_exchanges
+def _exchanges(given: str, pool: RulePool) -> "Sequence[Exchange]":
+    """Those of a file, or the project's own, which are of the rules of one pool."""
+    from workers.rules.labelled import read_exchanges
     from workers.rules.pool import shipped_exchanges
 
-    if kind == "rows":
-        return from_rows(pool, Path(given))
-    return from_exchanges(pool, read_exchanges(Path(given)) if given else shipped_exchanges())
+    if given:
+        return read_exchanges(Path(given), pool)
+    if not {exchange.rule for exchange in shipped_exchanges()} <= {rule.id for rule in pool.rules}:
+        raise failure(
+            f"the project's own exchanges are of the rules of {SHIPPED_POOL}; name yours with exchanges:FILE.jsonl"
+        )
+    return shipped_exchanges()
 
 
 def _rated(annotator: "Annotator", model: str, pool: RulePool) -> "Examples":
@@ -86,7 +98,9 @@ def _rated(annotator: "Annotator", model: str, pool: RulePool) -> "Examples":
         home, device, dtype = config.home_folder, config.device, config.dtype
         asked = load_annotator(model, home, device=device, dtype=dtype, passes=annotator.passes)
     items = [Answered([Message(role="user", content=e.prompt)], [e.response]) for e in shipped_exchanges()]
-    return from_rater(pool, LogitRater(asked, [rule.text for rule in pool.ordered]), items)
+    rater = LogitRater(asked, [rule.text for rule in pool.ordered])
+    with progress_of(f"what {asked.name} answers of the exchanges") as progress:
+        return from_rater(pool, rater, items, progress)
 
 
 def _describe(card: BankCard, where: str) -> None:

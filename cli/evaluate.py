@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from app.schemas.directions import Accuracy
-from app.schemas.evaluation import Gain, PolicyFigure, PolicyReport
+from app.schemas.evaluation import EVALUATED, Gain, PolicyFigure, PolicyReport
 from app.schemas.judging import SHIPPED_POOL, PolicyName, RaterName
-from cli import loading
+from cli import banks, loading
 from cli.keeping import write
 from cli.saying import failure, progress_of
 
@@ -25,7 +25,10 @@ _WIDTH = 120
 
 def evaluate(
     path: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="Labelled pairs: prompt, chosen, rejected.")],
-    pool_id: Annotated[str, typer.Option("--pool", help="The rules to judge by.")] = SHIPPED_POOL,
+    pool_id: Annotated[
+        str | None,
+        typer.Option("--pool", help=f"The rules to judge by; those of the bank, or {SHIPPED_POOL}, where left out."),
+    ] = None,
     raters: Annotated[
         list[str] | None, typer.Option("--rater", help="probes (where left out) or logits; may be given twice.")
     ] = None,
@@ -52,23 +55,21 @@ def evaluate(
     from workers.directions.errors import DirectionError
     from workers.engine.errors import EngineError
     from workers.rules.errors import RuleError
-    from workers.rules.evaluating import EVALUATED
-    from workers.rules.measuring import Raters, balance_sample, calibrated, measure
-    from workers.rules.plot import FORMATS, draw
 
     rater_names = _rater_names(raters or ["probes"])
     policy_names = _policy_names(policies or EVALUATED, EVALUATED)
     numbers = _numbers(ks)
-    if plot is not None and plot.suffix not in FORMATS:
-        raise typer.BadParameter(f"--plot takes a name that ends in {', '.join(FORMATS)}")
+    _refuse_odd_targets(out, plot)
     if calibrate and "probes" not in rater_names:
         raise typer.BadParameter("--calibrate goes with the rater probes: only these have a bank")
-    pool = loading.rule_pool(pool_id)
+    name, pool = loading.rules(pool_id, bank_name, probes="probes" in rater_names)
     try:
         pairs = read_pairs(path)[:limit]
+        from workers.rules.measuring import Raters, balance_sample, calibrated, measure
+
         annotator = loading.annotator()
-        bank = loading.rule_bank(bank_name, pool_id, pool, annotator) if "probes" in rater_names else None
-        asked = Raters(annotator, pool_id, pool, bank)
+        bank = loading.rule_bank(bank_name, name, pool, annotator) if "probes" in rater_names else None
+        asked = Raters(annotator, name, pool, bank)
         contrast = balance_sample(limit) if balance else ()
         with progress_of("the pairs") as progress:
             report = measure(
@@ -88,11 +89,14 @@ def evaluate(
         if out is not None:
             out.write_text(report.model_dump_json(indent=2) + "\n")
         if plot is not None:
+            from workers.rules.plot import draw
+
             draw(report, plot)
     except OSError as error:
         raise failure(f"{error.filename} cannot be written: {error.strerror}") from error
     if calibrate and bank is not None:
         _keep(calibrated(bank, report), bank_name)
+        _say_uncalibrated(report.figures)
 
 
 def _rater_names(given: list[str]) -> list[RaterName]:
@@ -109,10 +113,22 @@ def _policy_names(given: "list[str] | tuple[PolicyName, ...]", known: tuple[Poli
     return found
 
 
+def _refuse_odd_targets(out: Path | None, plot: Path | None) -> None:
+    """Refuse before anything is measured what could not be written in the end."""
+    if plot is not None:
+        from workers.rules.plot import FORMATS
+
+        if plot.suffix not in FORMATS:
+            raise typer.BadParameter(f"takes a name that ends in {', '.join(FORMATS)}", param_hint="--plot")
+    for target in filter(None, (out, plot)):
+        if not target.parent.is_dir():
+            raise failure(f"{target} cannot be written: there is no folder {target.parent}")
+
+
 def _numbers(ks: str) -> list[int]:
     numbers = [int(part) for part in ks.split(",") if part.strip().isdecimal()]
     if len(numbers) < len(ks.split(",")) or min(numbers) < 1:
-        raise typer.BadParameter(f"--k takes numbers from 1, such as 1,3,5, not {ks}")
+        raise typer.BadParameter("takes numbers from 1, such as 1,3,5", param_hint="--k")
     return numbers
 
 
@@ -160,4 +176,15 @@ def _keep(bank: "RuleBank", named: str | None) -> None:
         loading.rule_banks().publish(bank.id, bank.card.digest, to_files(bank))
     else:
         write(folder, to_files(bank))
-    typer.echo(f"{bank.id}: {len(bank.card.readings)} policies calibrated, {bank.card.digest}")
+    typer.echo(f"{bank.id}: {banks.calibrated(bank.card.readings) or 'nothing'} calibrated, {bank.card.digest}")
+
+
+def _say_uncalibrated(figures: list[PolicyFigure]) -> None:
+    """Why a policy that was measured has no scale."""
+    own = [figure for figure in figures if figure.rater == "probes"]
+    if any(figure.policy == "fixed" for figure in own):
+        typer.echo("fixed: not calibrated: its rules are those of whoever asks, not those measured here")
+    for figure in own:
+        if figure.slope is None and figure.policy != "fixed":
+            name = figure.policy if figure.policy == "all" else f"{figure.policy}, k {figure.k}"
+            typer.echo(f"{name}: not calibrated: no slope: its margins carry no signal here")

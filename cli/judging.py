@@ -5,7 +5,14 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 
+from app.artifacts import Artifacts
+from app.ruleadapters import AdapterMissing, RuleAdapters
 from app.schemas.annotate import AnnotateOptions
+from app.schemas.judging import RuleOptions
+from app.schemas.problem import said
+from app.settings import settings
+from cli import loading
+from cli.saying import failure
 
 
 def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
@@ -14,24 +21,58 @@ def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
     Args:
         method: of the margin.
         explain: whether the rules are asked beside a direction.
-        rules: options of the rules as NAME=VALUE; a list as VALUE,VALUE.
+        rules: options of the rules as NAME=VALUE; `fixed` as VALUE,VALUE, once or more.
 
     Raises:
         typer.BadParameter: naming what is wrong.
     """
-    given: dict[str, Any] = {}
-    for text in rules:
-        name, found, value = text.partition("=")
-        if not found:
-            raise typer.BadParameter(f"takes NAME=VALUE, not {text}", param_hint="--rules")
-        given[name] = value.split(",") if name == "fixed" else value
+    given = _named(rules)
+    if given and method == "margin" and not explain:
+        raise typer.BadParameter("goes with --method rules or --explain", param_hint="--rules")
     asked: dict[str, Any] = {"method": method, "explain": explain} | ({"rules": given} if given else {})
     try:
         options = AnnotateOptions.model_validate(asked)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join([*map(str, first["loc"]), *filter(None, [first.get("ctx", {}).get("field")])])
-        raise typer.BadParameter(first["msg"], param_hint=f"--{place.replace('rules.', 'rules ')}") from None
-    if given and not options.judged:
-        raise typer.BadParameter("goes with --method rules or --explain", param_hint="--rules")
+        path = [*first["loc"], *filter(None, [first.get("ctx", {}).get("field")])]
+        option = " ".join(part for part in path if isinstance(part, str))
+        raise typer.BadParameter(said(first), param_hint=f"--{option}") from None
     return options.model_dump(include={"method", "explain", "rules"}, exclude_defaults=True)
+
+
+def refuse_missing(asked: dict[str, Any]) -> None:
+    """Refuse what `judging` gave where the artifact store of the settings has no such pool, bank, adapter or rule.
+
+    Raises:
+        typer.BadParameter: a rule is not in the pool, or the adapter was made for another one.
+        typer.Exit: pool, bank or adapter is not there, or the bank was made for another pool.
+    """
+    if not asked.keys() & {"method", "explain"}:
+        return
+    options = RuleOptions.model_validate(asked.get("rules", {}))
+    _name, pool = loading.rules(options.pool, options.bank, probes=options.rater == "probes")
+    if not set(options.fixed or []) <= {rule.id for rule in pool.rules}:
+        raise typer.BadParameter("names what is no rule of the pool", param_hint="--rules fixed")
+    if options.adapter is None:
+        return
+    try:
+        card = RuleAdapters(Artifacts(settings().artifacts_url)).card(options.adapter)
+    except AdapterMissing as error:
+        raise failure(str(error)) from error
+    if card.pool_digest != pool.digest:
+        raise typer.BadParameter("was made for other rules than the pool has now", param_hint="--rules adapter")
+
+
+def _named(rules: list[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for text in rules:
+        name, found, value = text.partition("=")
+        if not found or not name.isidentifier():
+            raise typer.BadParameter("takes NAME=VALUE", param_hint="--rules")
+        if name == "fixed":
+            given[name] = [*given.get(name, []), *filter(None, value.split(","))]
+        elif name in given:
+            raise typer.BadParameter("is given twice", param_hint=f"--rules {name}")
+        else:
+            given[name] = value
+    return given

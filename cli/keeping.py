@@ -1,9 +1,23 @@
 """Where commands put what they make: into the artifact store, or into a folder of its own."""
 
+import re
 from pathlib import Path
 
+import typer
+
+from app.schemas.names import NAME, NAME_TAKES
 from app.settings import settings
 from app.shelf import Shelf
+
+
+def refuse_odd_id(name: str) -> None:
+    """Refuse what cannot be an id.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    if not re.fullmatch(NAME, name):
+        raise typer.BadParameter(NAME_TAKES, param_hint="--id")
 
 
 def keep(shelf: Shelf, name: str, digest: str, parts: dict[str, bytes], out: Path | None) -> str:

@@ -43,6 +43,54 @@ def rule_pool(pool_id: str) -> RulePool:
         raise failure(str(error)) from error
 
 
+def rules(pool_id: str | None, bank_name: str | None, *, probes: bool) -> tuple[str, RulePool]:
+    """Which rules a command is about, and what they are called; no annotator is needed to tell.
+
+    Args:
+        pool_id: the pool that is named; where left out that of the bank, and without one the project's own.
+        bank_name: id of the bank that is named, or the folder of its files.
+        probes: whether a bank has to read them.
+
+    Raises:
+        typer.Exit: there is no such pool or bank, or the bank was made for another pool.
+    """
+    from workers.rules.cards import check_pool, shipped_cards
+    from workers.rules.errors import UnusableBank
+
+    try:
+        card = _bank_card(bank_name) if bank_name is not None else None
+        name = pool_id or (card.pool if card else SHIPPED_POOL)
+        pool = rule_pool(name)
+        if card is not None:
+            check_pool(card, pool, name)
+    except UnusableBank as error:
+        raise failure(str(error)) from error
+    known = [*rule_banks().cards(), *shipped_cards().values()] if probes and card is None else []
+    if probes and card is None and not any((c.pool, c.pool_digest) == (name, pool.digest) for c in known):
+        raise failure(f"there is no rule bank of {name} as it is now; `safemargin rules distil` makes one")
+    return name, pool
+
+
+def _bank_card(named: str) -> BankCard:
+    """The card of a bank: of a folder, of the store, or of those that come with the service.
+
+    Raises:
+        UnusableBank: that of a folder cannot be read.
+        typer.Exit: there is no such bank.
+    """
+    from workers.rules.cards import card_in, shipped_cards
+
+    if Path(named).is_dir():
+        return card_in(Path(named))
+    try:
+        return rule_banks().card(named)
+    except BankMissing as error:
+        shipped = {card.id: card for card in shipped_cards().values()}
+        if named not in shipped or rule_banks().holds(named):
+            raise failure(f"{error}; `safemargin rules distil` makes one") from error
+        return shipped[named]
+
+
 def rule_banks() -> RuleBanks:
     """The banks of the artifact store."""
     return RuleBanks(Artifacts(settings().artifacts_url))
@@ -70,10 +118,10 @@ def rule_bank(named: str | None, pool_id: str, pool: RulePool, reader: "Annotato
         shipped = {bank.id: bank for bank in shipped_banks(reader)}
         name = _newest(pool_id, pool, reader, list(shipped.values())) if named is None else named
         if name not in held and name not in shipped:
-            wanted = f"called {named}" if named else f"of {pool_id} for {reader.name}"
+            wanted = named or f"of {pool_id} for {reader.name}"
             raise failure(f"there is no rule bank {wanted}; `safemargin rules distil` makes one")
         bank = _stored(name, held[name]) if name in held else shipped[name]
-    check_fits(bank, reader, pool)
+    check_fits(bank, reader, pool, pool_id)
     return bank
 
 

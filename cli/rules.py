@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from app.artifacts import Artifacts
+from app.dependants import dependants
 from app.rulepools import PoolMissing, RulePools
-from app.schemas.names import PoolId
 from app.schemas.rules import RulePool, card_of
 from app.settings import settings
 from cli import banks
 from cli.distil import distil
 from cli.evaluate import evaluate
+from cli.keeping import refuse_odd_id
 from cli.saying import failure
 from workers.rules.pool import UnusablePool, read_pool
 
@@ -35,18 +35,21 @@ def add(
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace other rules of this name.")] = False,
 ) -> None:
-    """Check a pool and store it."""
+    """Check a pool and store it.
+
+    Banks and adapters made for rules that are replaced do not fit any more; they stay, and fit again with those rules.
+    """
     name = path.stem if pool_id is None else pool_id
+    refuse_odd_id(name)
     try:
-        TypeAdapter(PoolId).validate_python(name)
         pool = read_pool(path)
-    except ValidationError as error:
-        raise typer.BadParameter(f"{name} cannot be an id; --id takes letters, digits, dots, dashes") from error
     except UnusablePool as error:
         raise failure(str(error)) from error
     if not replace and _pools().current().get(name, pool.digest) != pool.digest:
         raise failure(f"a pool called {name} exists; --replace replaces it")
     typer.echo(f"{name}: {_pools().add(name, pool)}")
+    if unfit := dependants(_pools().artifacts, name, _pools().digests(name) - {pool.digest}):
+        typer.echo(f"safemargin: made for what {name} was before, and fit for use no more: {unfit}", err=True)
 
 
 @app.command("list")
@@ -71,7 +74,9 @@ def show(name: Name) -> None:
 
 @app.command()
 def delete(name: Name) -> None:
-    """Delete a pool from the artifact store."""
+    """Delete a pool from the artifact store, unless banks or adapters need it."""
+    if needing := dependants(_pools().artifacts, name, _pools().digests(name)):
+        raise failure(f"{needing} would be of no use without {name}; delete those first")
     try:
         _pools().delete(name)
     except PoolMissing as error:

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from app.artifacts import Artifacts
 from app.ruleadapters import RuleAdapters
 from app.schemas.judging import SHIPPED_POOL
+from app.schemas.problem import said
 from app.schemas.ruleadapters import AdapterCard, Estimate
 from app.schemas.rulebanks import PolicyReading
 from app.schemas.rules import RulePool
@@ -40,7 +41,12 @@ def rule_adapter(
     kind: Annotated[
         str, typer.Option(help="head: on activations that are read anyway; lora: a sequence classifier.")
     ] = "head",
-    pool_id: Annotated[str, typer.Option("--pool", help="The pool whose rules it chooses from.")] = SHIPPED_POOL,
+    pool_id: Annotated[
+        str | None,
+        typer.Option(
+            "--pool", help=f"The pool whose rules it chooses from; that of the bank, or {SHIPPED_POOL}, where left out."
+        ),
+    ] = None,
     rater: Annotated[str, typer.Option(help="Whose ratings teach it: probes or logits.")] = "probes",
     bank_name: Annotated[
         str | None,
@@ -63,12 +69,10 @@ def rule_adapter(
     from workers.directions.datafiles import read_pairs
     from workers.directions.errors import UnfitData
     from workers.engine.errors import EngineError
-    from workers.rules.adapting.adapter import to_files
-    from workers.rules.adapting.teach import teach
     from workers.rules.errors import RuleError
 
     given: dict[str, Any] = {
-        "method": "rule-adapter", "kind": kind, "id": adapter_id, "pool": pool_id, "rater": rater,
+        "method": "rule-adapter", "kind": kind, "id": adapter_id, "pool": pool_id or SHIPPED_POOL, "rater": rater,
         "bank": Path(bank_name).name if bank_name else None, "policy": policy, "k": k,
         "epochs": epochs, "learning_rate": learning_rate, "batch": batch, "rank": rank,
         "seed": seed, "replace": replace,
@@ -77,9 +81,13 @@ def rule_adapter(
     adapters = RuleAdapters(Artifacts(settings().artifacts_url))
     if out is None and not replace and adapters.holds(adapter_id):
         raise failure(f"a rule adapter called {adapter_id} exists; --replace replaces it")
-    pool = loading.rule_pool(pool_id)
+    name, pool = loading.rules(pool_id, bank_name, probes=rater == "probes")
+    options = options.model_copy(update={"pool": name})
     try:
         pairs = read_pairs(data)[:limit]
+        from workers.rules.adapting.adapter import to_files
+        from workers.rules.adapting.teach import teach
+
         annotator = loading.annotator()
         teacher = _rater(options, pool, annotator, bank_name)
         with progress_of("the pairs") as progress:
@@ -96,7 +104,7 @@ def _options(given: dict[str, Any]) -> RuleAdapterOptions:
     except ValidationError as error:
         first = error.errors()[0]
         field = first.get("ctx", {}).get("field") or str(first["loc"][-1] if first["loc"] else "kind")
-        raise typer.BadParameter(f"--{field.replace('_', '-')}: {first['msg']}") from error
+        raise typer.BadParameter(f"--{field.replace('_', '-')}: {said(first)}") from error
 
 
 def _rater(

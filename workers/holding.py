@@ -39,6 +39,7 @@ class Holding(Generic[Held]):
         self._unusable = unusable
         self._held: dict[str, _Kept[Held]] = {}
         self._refused: dict[str, str] = {}
+        self._said: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
 
@@ -100,8 +101,14 @@ class Holding(Generic[Held]):
         try:
             return _Kept(digest, self._load(name, digest))
         except Missing as error:
-            log.warning("not loaded now: %s", error)
+            self._say_once(name, digest, f"not loaded now: {error}")
         except self._unusable as error:
             self._refused[name] = digest
-            log.warning("not loaded: %s", error)
+            self._say_once(name, digest, f"not loaded: {error}")
         return None
+
+    def _say_once(self, name: str, digest: str, reason: str) -> None:
+        """What is missing now may come, and is looked for every time; that is no news."""
+        if (name, digest, reason) not in self._said:
+            self._said.add((name, digest, reason))
+            log.warning("%s", reason)

@@ -25,10 +25,12 @@ from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, from
 from workers.directions.publishing import parts_of
 from workers.engine.annotator import Annotator
 from workers.holding import Holding
+from workers.rules.adapting.adapter import FORMAT as ADAPTER_FORMAT
 from workers.rules.adapting.adapter import LoraAdapter, RuleAdapter
 from workers.rules.adapting.adapter import check_fits as check_adapter_fits
 from workers.rules.adapting.adapter import from_files as adapter_of
 from workers.rules.adapting.classifier import Classifier
+from workers.rules.bank import FORMAT as BANK_FORMAT
 from workers.rules.bank import RuleBank
 from workers.rules.bank import check_fits as check_bank_fits
 from workers.rules.bank import from_files as bank_of
@@ -83,8 +85,10 @@ def held_banks(banks: RuleBanks, pools: RulePools, annotator: Annotator) -> Hold
     """The banks of rule probes that fit one annotator and the pools they were made for."""
 
     def read(name: str, digest: str) -> RuleBank:
+        card = BANK_FORMAT.card_of(name, banks.part(name, digest, BANK_CARD))
+        pool = pools.pool(card.pool, card.pool_digest)  # before the numbers, which are many
         bank = _stored(banks, name, digest, (BANK_CARD, BANK_TENSORS), bank_of)
-        check_bank_fits(bank, annotator, pools.pool(bank.card.pool, bank.card.pool_digest))
+        check_bank_fits(bank, annotator, pool)
         return bank
 
     return Holding(banks, read, RuleError)
@@ -137,8 +141,10 @@ class HeldAdapters(Holding[RuleAdapter]):
         return classifier
 
     def _read(self, name: str, digest: str) -> RuleAdapter:
+        card = ADAPTER_FORMAT.card_of(name, self._adapters.part(name, digest, ADAPTER_CARD))
+        pool = self._pools.pool(card.pool, card.pool_digest)  # before the numbers, as of banks
         adapter = _stored(self._adapters, name, digest, (ADAPTER_CARD, ADAPTER_TENSORS), adapter_of)
-        check_adapter_fits(adapter, self._annotator, self._pools.pool(adapter.card.pool, adapter.card.pool_digest))
+        check_adapter_fits(adapter, self._annotator, pool)
         return adapter
 
 

@@ -51,9 +51,23 @@ class Format(Generic[Card]):
             unusable: one is missing or damaged.
         """
         try:
-            return self.schema.model_validate_json(files[self.card]), load(files[self.tensors])
-        except (ValidationError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise self.unusable(f"{name}: unreadable {self.noun} ({type(error).__name__})") from error
+            return self.card_of(name, files[self.card]), load(files[self.tensors])
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise self._unreadable(name, error) from error
+
+    def card_of(self, name: str, content: bytes) -> Card:
+        """The card alone.
+
+        Raises:
+            unusable: it is damaged.
+        """
+        try:
+            return self.schema.model_validate_json(content)
+        except ValidationError as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> Exception:
+        return self.unusable(f"{name}: unreadable {self.noun} ({type(error).__name__})")
 
     def check(self, name: str, card: Card, tensors: Mapping[str, Tensor]) -> None:
         """Refuse what is not the content that the card's digest stands for.

@@ -33,8 +33,10 @@ class ServiceError(Exception):
     """
 
     def __init__(self, status: int, problem: Problem) -> None:
-        fields = "".join(f"; {error.pointer or 'body'}: {error.detail}" for error in problem.errors[:3])
-        super().__init__(f"{status} {problem.title}: {problem.detail}{fields}")
+        said = [f"{error.pointer or 'body'}: {error.detail}" for error in problem.errors[:3]]
+        if problem.detail not in {error.detail for error in problem.errors}:
+            said.insert(0, problem.detail)
+        super().__init__(f"{status} {problem.title}: {'; '.join(said)}")
         self.status = status
         self.problem = problem
 

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.auth.caller import GUARDED, requires
 from app.body import JsonRoute
+from app.dependants import dependants
 from app.errors import Conflict, NotFound
 from app.rulepools import PoolMissing, RulePools
 from app.schemas.names import PoolId
@@ -32,7 +33,10 @@ PoolName = Annotated[PoolId, Path()]
     responses=documented({409: "The id is taken by other rules, and `replace` is false.", 422: "A rule is not valid."}),
 )
 async def add_pool(request: NewPool, service: ServiceDep, response: Response) -> PoolCard:
-    """The same rules under the same id again change nothing."""
+    """The same rules under the same id again change nothing.
+
+    Banks and adapters made for rules that are replaced do not fit any more, until these are back.
+    """
     await run_in_threadpool(_add, service.rule_pools, request)
     response.headers["Location"] = f"/rules/{request.id}"
     return card_of(request.id, request.pool)
@@ -54,11 +58,17 @@ async def get_pool(pool_id: PoolName, service: ServiceDep) -> Pool:
     return Pool(id=pool_id, digest=pool.digest, rules=pool.rules)
 
 
-@router.delete("/{pool_id}", dependencies=_CHANGE, status_code=204, summary="Delete a pool", responses=_MISSING)
+@router.delete(
+    "/{pool_id}",
+    dependencies=_CHANGE,
+    status_code=204,
+    summary="Delete a pool",
+    responses=_MISSING | documented({409: "Banks or adapters need it: delete those first."}),
+)
 async def delete_pool(pool_id: PoolName, service: ServiceDep) -> None:
-    """Deletes it with all its former versions."""
+    """Deletes it with all its former versions, unless banks or adapters were made for one of them."""
     try:
-        await run_in_threadpool(service.rule_pools.delete, pool_id)
+        await run_in_threadpool(_delete, service.rule_pools, pool_id)
     except PoolMissing:
         raise _unknown() from None
 
@@ -68,6 +78,13 @@ def _add(pools: RulePools, request: NewPool) -> None:
         error = FieldProblem(pointer="/id", code="pool_exists", detail="is taken; `replace` allows to replace it")
         raise Conflict("a pool of this id exists", errors=[error])
     pools.add(request.id, request.pool)
+
+
+def _delete(pools: RulePools, pool_id: str) -> None:
+    if needing := dependants(pools.artifacts, pool_id, pools.digests(pool_id)):
+        detail = f"{needing} would be of no use without this pool; delete those first"
+        raise Conflict(detail, errors=[FieldProblem(pointer="path/pool_id", code="pool_needed", detail=detail)])
+    pools.delete(pool_id)
 
 
 def _cards(pools: RulePools) -> list[PoolCard]:

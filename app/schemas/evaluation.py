@@ -6,6 +6,9 @@ from app.schemas.directions import Accuracy
 from app.schemas.judging import PolicyName, RaterName
 from app.schemas.names import BankId, Finite, PoolId
 
+EVALUATED: tuple[PolicyName, ...] = ("all", "random", "fixed", "relevance", "discrepancy", "published", "robust")
+"""Policies that need nothing but ratings; `robust` needs a bank's as well."""
+
 
 class Gain(BaseModel):
     """How much more accurate some margins are than others of the same pairs, with a 95 % interval over prompts."""

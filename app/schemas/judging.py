@@ -58,8 +58,10 @@ class RuleOptions(Strict):
     def _goes_together(self) -> Self:
         fixed, adapter = self.fixed is not None, self.adapter is not None
         refuse_contradictions(
-            ("fixed", (self.policy == "fixed") != fixed, "goes with the policy `fixed`, and that with it"),
-            ("adapter", (self.policy == "adapter") != adapter, "goes with the policy `adapter`, and that with it"),
+            ("fixed", self.policy == "fixed" and not fixed, "name at least one rule in `fixed`"),
+            ("fixed", fixed and self.policy != "fixed", "goes with the policy `fixed` only"),
+            ("adapter", self.policy == "adapter" and not adapter, "name a rule adapter in `adapter`"),
+            ("adapter", adapter and self.policy != "adapter", "goes with the policy `adapter` only"),
         )
         refuse_without_bank(self.rater, self.policy, self.bank)
         if self.fixed is not None and len(set(self.fixed)) < len(self.fixed):

@@ -4,7 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+NAME_TAKES = "takes letters, digits, dots, dashes and underscores"
+
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 DirectionId = Name
 PoolId = Name
 RuleId = Name

@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.schemas.names import NAME, NAME_TAKES
+
 
 class FieldProblem(BaseModel):
     """What is wrong with one field."""
@@ -23,6 +25,23 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[FieldProblem] = Field(default_factory=list)
+
+
+def said(fault: Mapping[str, Any]) -> str:
+    """What is wrong, in words for whoever sent it, from an entry of a `ValidationError`; never what was sent."""
+    code, context = fault["type"], fault.get("ctx", {})
+    if code == "union_tag_invalid":  # pydantic's message quotes what was sent
+        return f"must be one of {context['expected_tags']}"
+    if code in {"too_short", "string_too_short"} and context["min_length"] == 1:
+        return "must not be empty"
+    if code in {"model_type", "model_attributes_type", "dict_type"}:  # pydantic's message names classes
+        return "must have named fields"
+    if code == "string_pattern_mismatch":
+        return _PATTERNS.get(context["pattern"], str(fault["msg"]))
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+_PATTERNS = {NAME: NAME_TAKES, r"\S": "must not be empty"}
 
 
 Responses = dict[int | str, dict[str, Any]]

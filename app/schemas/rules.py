@@ -83,7 +83,10 @@ class NewPool(RulePool):
     """A pool to store."""
 
     id: PoolId = Field(description="Name of the pool.")
-    replace: bool = Field(default=False, description="Whether other rules of this name may be replaced.")
+    replace: bool = Field(
+        default=False,
+        description="Whether other rules of this name may be replaced; banks and adapters of these fit no more.",
+    )
 
     @property
     def pool(self) -> RulePool:

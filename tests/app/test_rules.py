@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.artifacts import Artifacts
+from app.rulebanks import CARD, RuleBanks
 from app.rulepools import POOL
 from tests.app.conftest import Connect
+from tests.app.test_rulebanks import card
 
 CALM = {"id": "calm", "category": "tone", "text": "The response stays calm."}
 POLITE = {"id": "polite", "category": "tone", "text": "The response is polite to the user."}
@@ -66,6 +69,20 @@ def test_a_deleted_pool_is_gone_and_its_id_free(client: TestClient) -> None:
     assert problem(client.get("/rules/mine")) == (404, "path/pool_id", "unknown_pool")
     assert problem(client.delete("/rules/mine")) == (404, "path/pool_id", "unknown_pool")
     assert add(client, POLITE).status_code == 201
+
+
+def test_a_pool_that_a_bank_needs_is_not_deleted(client: TestClient, tmp_path: Path) -> None:
+    digest = add(client, CALM).json()["digest"]
+    banks = RuleBanks(Artifacts(str(tmp_path)))
+    made = card("probes").model_copy(update={"pool_digest": digest})
+    banks.publish("probes", made.digest, {CARD: made.model_dump_json().encode()})
+    refused = client.delete("/rules/mine")
+    assert problem(refused) == (409, "path/pool_id", "pool_needed")
+    assert "1 rule bank (probes)" in refused.json()["detail"]
+    assert add(client, POLITE, replace=True).status_code == 201
+    assert client.delete("/rules/mine").status_code == 409, "its former rules are needed"
+    banks.delete("probes")
+    assert client.delete("/rules/mine").status_code == 204
 
 
 def test_a_damaged_pool_hurts_no_other(client: TestClient, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from app.schemas.directions import Accuracy
 from app.schemas.judging import PolicyName
 from app.schemas.rulebanks import Auc, BankCard, PolicyReading, ProbeCard
 from app.settings import settings
+from cli.banks import calibrated
 from cli.main import app
 
 ACCURACY = Accuracy(value=0.6, low=0.5, high=0.7, pairs=20, prompts=20)
@@ -68,7 +69,13 @@ def safemargin(*arguments: str, status: int = 0) -> Result:
 def test_list_says_how_well_each_bank_reads_and_which_policies_are_calibrated(banks: RuleBanks) -> None:
     (line,) = [line for line in safemargin("list").output.splitlines() if "first" in line]
     cells = [cell.strip() for cell in line.strip("│").split("│")]
-    assert cells == ["first", "safety-100", "tiny", "2 of 4", "0.740", "all, robust 3 5"]
+    assert cells == ["first", "safety-100", "tiny", "2 of 4", "0.740", "all, robust k 3,5"]
+
+
+def test_policies_of_the_same_numbers_share_them() -> None:
+    readings = [reading(policy, k) for policy in ("random", "robust") for k in (5, 1)]
+    assert calibrated([*readings, reading("relevance", 3)]) == "random/robust k 1,5, relevance k 3"
+    assert calibrated([]) == ""
 
 
 def test_a_bank_whose_card_is_damaged_hurts_no_other(banks: RuleBanks) -> None:

@@ -82,10 +82,11 @@ def test_a_source_that_is_none_is_refused(banks: RuleBanks, source: str) -> None
 
 def test_faults_are_named_and_nothing_is_stored(banks: RuleBanks, rows: Path) -> None:
     assert "there is no rule pool other" in distil("--id", "a", "--pool", "other", status=1).output
-    distil("--id", "no/id", "--pool", "mine", status=2)
+    odd = distil("--id", "no/id", "--pool", "mine", status=2).output
+    assert "takes letters, digits, dots, dashes and underscores" in " ".join(odd.replace("│", " ").split())
     assert "cannot be read" in distil("--id", "a", "--pool", "mine", "--from", "rows:nowhere", status=1).output
     shipped = distil("--id", "a", "--pool", "mine", status=1).output
-    assert "a rule that the pool does not have" in " ".join(shipped.split())
+    assert "name yours with exchanges:FILE.jsonl" in " ".join(shipped.split())
     rows.write_text('{"prompt": "hi", "response": "a secret", "rules": {"no-shouting": "maybe"}}\n')
     ended = distil("--id", "a", "--pool", "mine", "--from", f"rows:{rows}", status=1)
     assert "line 1: rules.no-shouting" in ended.output

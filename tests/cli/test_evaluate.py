@@ -142,7 +142,9 @@ def test_the_balance_set_is_measured_where_that_is_asked_for(
 
 
 def test_calibrate_stores_readings_and_a_new_digest(banks: RuleBanks, bank: RuleBank, pairs: Path) -> None:
-    evaluate(pairs, "--k", "1,2", "--calibrate")
+    ended = evaluate(pairs, "--k", "1,2", "--calibrate")
+    assert "first: all, random/relevance/discrepancy/published/robust k 1,2 calibrated, sha256:" in ended.output
+    assert "fixed: not calibrated: its rules are those of whoever asks" in ended.output
     card = banks.card("first")
     assert card.digest == banks.digest("first") != bank.card.digest
     assert {(reading.policy, reading.k) for reading in card.readings} >= {("all", 2), ("robust", 1)}
@@ -155,6 +157,15 @@ def test_calibrate_stores_readings_and_a_new_digest(banks: RuleBanks, bank: Rule
     after = {(r.policy, r.k): r for r in banks.card("first").readings}
     assert after.keys() == before.keys()
     assert [key for key in before if after[key] != before[key]] == [("robust", 1)]
+
+
+def test_a_policy_whose_margins_say_nothing_is_said_to_be_uncalibrated(
+    banks: RuleBanks, pairs: Path, tmp_path: Path
+) -> None:
+    wrong = written(tmp_path / "wrong.jsonl", [pair(i, SUBJECTS[i % 10], wrong=True) for i in range(30)])
+    ended = evaluate(wrong, "--policy", "all", "--calibrate")
+    assert "first: nothing calibrated" in ended.output
+    assert "all: not calibrated: no slope: its margins carry no signal here" in ended.output
 
 
 def test_a_bank_in_a_folder_is_read_and_calibrated_there(
@@ -183,7 +194,7 @@ def test_the_newest_bank_that_fits_is_taken_where_none_is_named(
 
 
 def test_what_cannot_be_measured_is_said_and_ends_with_1(banks: RuleBanks, pairs: Path, tmp_path: Path) -> None:
-    assert "there is no rule bank called other" in evaluate(pairs, "--bank", "other", status=1).output
+    assert "there is no rule bank other" in evaluate(pairs, "--bank", "other", status=1).output
     assert "15 pairs that can be read are too few" in evaluate(pairs, "--limit", "15", status=1).output
     assert "cannot be read" in evaluate(tmp_path / "nowhere.jsonl", status=1).output
     broken = written(tmp_path / "broken.jsonl", [{"prompt": "a secret", "chosen": "x"}])
@@ -202,10 +213,29 @@ def test_a_bank_made_for_something_else_is_refused(
 ) -> None:
     RulePools(banks.artifacts).add("other", RulePool(rules=[POOL.rules[0]]))
     ended = evaluate(pairs, "--pool", "other", "--bank", "first", status=1)
-    assert "was made for other rules" in ended.output
-    assert "there is no rule bank of other for tiny" in evaluate(pairs, "--pool", "other", status=1).output
+    assert "rule bank first was made for pool mine, not for pool other" in ended.output
+    assert "there is no rule bank of other as it is now" in evaluate(pairs, "--pool", "other", status=1).output
+    RulePools(banks.artifacts).add("mine", RulePool(rules=[POOL.rules[0]]))
+    ended = evaluate(pairs, "--bank", "first", status=1)
+    assert "rule bank first was made for what pool mine was before, not for what it is now" in ended.output
+    RulePools(banks.artifacts).add("mine", POOL)
     monkeypatch.setattr("cli.loading.annotator", lambda: replace(roomy_annotator(), revision="sha256:another"))
     assert "not for the weights of tiny" in evaluate(pairs, "--bank", "first", status=1).output
+
+
+def test_the_pool_of_a_named_bank_is_taken_where_none_is_named(
+    banks: RuleBanks, bank: RuleBank, pairs: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "first", tmp_path / "report.json"
+    folder.mkdir()
+    for name, content in to_files(bank).items():
+        (folder / name).write_bytes(content)
+    for named in ("first", str(folder)):
+        given = ["rules", "evaluate", str(pairs), "--bank", named, "--policy", "all", "--out", str(out)]
+        ended = CliRunner().invoke(app, given)
+        assert ended.exit_code == 0, ended.output
+        assert PolicyReport.model_validate_json(out.read_bytes()).pool == "mine"
+        out.unlink()
 
 
 @pytest.mark.parametrize(
@@ -221,4 +251,5 @@ def test_a_bank_made_for_something_else_is_refused(
     ],
 )
 def test_options_that_make_no_sense_are_refused(banks: RuleBanks, pairs: Path, options: tuple[str, ...]) -> None:
-    evaluate(pairs, *options, status=2)
+    ended = evaluate(pairs, *options, status=2)
+    assert "five" not in ended.output

@@ -8,9 +8,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.artifacts import Artifacts
+from app.rulebanks import CARD, RuleBanks
 from app.rulepools import RulePools
 from app.settings import settings
 from cli.main import app
+from tests.app.test_rulebanks import card
 
 CALM = "rules: [{id: calm, category: tone, text: The response stays calm.}]"
 POLITE = "rules: [{id: polite, category: tone, text: The response is polite.}]"
@@ -67,7 +69,9 @@ def test_add_says_which_field_is_wrong(pools: RulePools, file: Path) -> None:
 
 
 def test_add_refuses_a_name_that_cannot_be_an_id(pools: RulePools, file: Path) -> None:
-    safemargin("add", str(file), "--id", "../x", status=2)
+    refused = safemargin("add", str(file), "--id", "../x", status=2)
+    assert "takes letters, digits, dots, dashes and underscores" in refused.output
+    assert "../x" not in refused.output
     assert pools.current() == {}
 
 
@@ -85,6 +89,19 @@ def test_show_prints_a_pool_as_json(pools: RulePools, file: Path) -> None:
 
 def test_delete_deletes(pools: RulePools, file: Path) -> None:
     safemargin("add", str(file))
+    safemargin("delete", "mine")
+    assert pools.current() == {}
+
+
+def test_a_pool_that_a_bank_needs_may_be_replaced_but_not_deleted(pools: RulePools, file: Path) -> None:
+    safemargin("add", str(file))
+    made = card("probes").model_copy(update={"pool_digest": pools.digest("mine")})
+    RuleBanks(pools.artifacts).publish("probes", made.digest, {CARD: made.model_dump_json().encode()})
+    assert "1 rule bank (probes) would be of no use" in safemargin("delete", "mine", status=1).stderr
+    file.write_text(POLITE)
+    assert "fit for use no more: 1 rule bank (probes)" in safemargin("add", str(file), "--replace").stderr
+    assert list(pools.current()) == ["mine"]
+    RuleBanks(pools.artifacts).delete("probes")
     safemargin("delete", "mine")
     assert pools.current() == {}
 

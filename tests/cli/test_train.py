@@ -78,6 +78,13 @@ def test_the_newest_bank_that_fits_teaches_where_none_is_named(adapters: RuleAda
     assert adapters.card("first").bank == "mine"
 
 
+def test_the_pool_of_a_named_bank_is_taken_where_none_is_named(adapters: RuleAdapters, data: Path) -> None:
+    given = ["train", "rule-adapter", str(data), "--id", "first", "--bank", "mine", "--k", "1", "--epochs", "1"]
+    ended = CliRunner().invoke(app, given)
+    assert ended.exit_code == 0, ended.output
+    assert adapters.card("first").pool == "tiny"
+
+
 def test_an_adapter_is_replaced_only_where_that_is_asked_for(adapters: RuleAdapters, data: Path) -> None:
     train(data, "--bank", "mine")
     again = train(data, "--bank", "mine", status=1)
@@ -100,8 +107,8 @@ def test_faults_are_named_and_nothing_is_stored(adapters: RuleAdapters, data: Pa
         "--kind": (2, ["--kind", "tail", "--bank", "mine"]),
         "--k: ": (2, ["--bank", "mine", "--k", "0"]),
         "--rank: ": (2, ["--bank", "mine", "--rank", "4"]),
-        "there is no rule bank called nothing": (1, ["--bank", "nothing"]),
-        "made for other rules than pool tiny has now": (1, ["--bank", "mine", "--pool", "others"]),
+        "there is no rule bank nothing; `safemargin rules distil` makes one": (1, ["--bank", "nothing"]),
+        "was made for pool tiny, not for pool others": (1, ["--bank", "mine", "--pool", "others"]),
         "there is no rule pool nowhere": (1, ["--bank", "mine", "--pool", "nowhere"]),
         "10 pairs are too few": (1, ["--bank", "mine", "--limit", "10"]),
     }

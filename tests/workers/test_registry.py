@@ -12,10 +12,12 @@ import torch
 from app.artifacts import Artifacts
 from app.registry import PAGE, REPORT, TENSORS, Registry
 from app.ruleadapters import RuleAdapters
+from app.rulebanks import CARD as BANK_CARD
+from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.chunk import Ref
 from app.schemas.report import DirectionReport
-from tests.conftest import publish, random_direction, ref
+from tests.conftest import RULES, publish, random_bank, random_direction, ref
 from workers import registry as holding
 from workers.directions.direction import SafetyDirection, known
 from workers.directions.files import to_files
@@ -23,8 +25,9 @@ from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
 from workers.holding import NotHeld
-from workers.registry import HeldAdapters, HeldDirections, publish_shipped
+from workers.registry import HeldAdapters, HeldDirections, held_banks, publish_shipped
 from workers.rules.adapting.adapter import LoraAdapter
+from workers.rules.bank import to_files as bank_files
 
 
 @pytest.fixture
@@ -134,6 +137,29 @@ def test_what_could_not_be_loaded_is_not_tried_again_until_it_is_replaced(
     publish(registry, mended)
     assert held.refresh() is True
     assert digests(held) == {"d": mended.card.digest}
+
+
+def test_a_bank_whose_pool_is_missing_is_waited_for_quietly_and_without_reading_its_numbers(
+    registry: Registry, annotator: Annotator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    banks, pools, bank = RuleBanks(registry.artifacts), RulePools(registry.artifacts), random_bank(annotator)
+    banks.publish(bank.id, bank.digest, bank_files(bank))
+    read: list[str] = []
+    part = RuleBanks.part
+
+    def watched(shelf: RuleBanks, name: str, digest: str, file: str) -> bytes:
+        read.append(file)
+        return part(shelf, name, digest, file)
+
+    monkeypatch.setattr(RuleBanks, "part", watched)
+    held = held_banks(banks, pools, annotator)
+    assert [held.refresh(), held.refresh()] == [False, False]
+    assert set(read) == {BANK_CARD}
+    (said,) = caplog.messages
+    assert "rule pool tiny-rules" in said
+    pools.add("tiny-rules", RULES)
+    assert held.refresh() is True
+    assert held.digests() == {bank.id: bank.digest}
 
 
 def test_a_damaged_replacement_takes_the_place_of_nothing_but_itself(

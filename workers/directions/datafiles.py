@@ -1,5 +1,6 @@
 """Rows from a user's own JSONL files, faults named by line and field."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.schemas.fit import LabelledResponse, PlainResponse
 from app.schemas.pairs import Pair
+from app.schemas.problem import said
 from workers.directions.errors import UnfitData
 
 _IGNORING = ConfigDict(extra="ignore", frozen=True)
@@ -47,7 +49,15 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     Raises:
         UnfitData: naming the line and field that is wrong, never its text.
     """
-    rows: list[Row] = []
+    return [row for _number, row in numbered_rows(path, kind)]
+
+
+def numbered_rows(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
+    """Rows of one kind from a JSONL file, each with the number of its line, from 1.
+
+    Raises:
+        UnfitData: naming the line and field that is wrong, never its text.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -56,10 +66,10 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(kind.model_validate(orjson.loads(line)))
+            yield number, kind.model_validate(orjson.loads(line))
         except orjson.JSONDecodeError as error:
             raise UnfitData(f"{path}, line {number}: not JSON") from error
         except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise UnfitData(f"{path}, line {number}: {where}: {error.errors()[0]['msg']}") from error
-    return rows
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the row"
+            raise UnfitData(f"{path}, line {number}: {where}: {said(first)}") from error

@@ -19,12 +19,10 @@ from workers.engine.errors import NotFinite, PairRefused
 from workers.engine.forward import read_each
 from workers.engine.packing import Group
 from workers.engine.sites import Site, sites_of
+from workers.rules.cards import check_pool, shipped_cards
 from workers.rules.errors import UnusableBank
 from workers.rules.rating import Answered, Ratings
 from workers.sealed import Format, with_digest
-
-SHIPPED = Path(__file__).with_name("shipped")
-"""Banks that come with the service, a folder of files each."""
 
 FORMAT = Format("rule bank", BankCard, CARD, TENSORS, UnusableBank)
 
@@ -197,8 +195,7 @@ def from_folder(folder: Path) -> RuleBank:
 def shipped_banks(annotator: Annotator) -> list[RuleBank]:
     """The banks that come with the service and were made for this annotator."""
     banks = []
-    for folder in sorted(path.parent for path in SHIPPED.glob(f"*/{CARD}")):
-        card = BankCard.model_validate_json((folder / CARD).read_bytes())
+    for folder, card in shipped_cards().items():
         if (card.model_revision, card.template) == (annotator.revision, annotator.template.digest):
             banks.append(from_folder(folder))
     return banks
@@ -211,8 +208,14 @@ def publish_shipped_banks(banks: RuleBanks, annotator: Annotator) -> None:
             banks.publish(bank.id, bank.card.digest, to_files(bank))
 
 
-def check_fits(bank: RuleBank, annotator: Annotator, pool: RulePool) -> None:
+def check_fits(bank: RuleBank, annotator: Annotator, pool: RulePool, pool_id: str | None = None) -> None:
     """Refuse a bank with an annotator or a pool that it was not made for.
+
+    Args:
+        bank: the bank.
+        annotator: whose activations it is to read.
+        pool: the rules that it is to read.
+        pool_id: what these are called; as the bank says where left out.
 
     Raises:
         UnusableBank: naming what differs.
@@ -224,8 +227,7 @@ def check_fits(bank: RuleBank, annotator: Annotator, pool: RulePool) -> None:
         raise UnusableBank(f"rule bank {card.id} was made with another chat template than {annotator.name} has now")
     if bank.keeps.vectors.shape[2] != annotator.width or max(site.layer for site in bank.reads) > annotator.depth:
         raise UnusableBank(f"rule bank {card.id} does not have the shape of {annotator.name}")
-    if card.pool_digest != pool.digest or [rule.rule for rule in card.rules] != [rule.id for rule in pool.ordered]:
-        raise UnusableBank(f"rule bank {card.id} was made for other rules than pool {card.pool} has now")
+    check_pool(card, pool, pool_id or card.pool)
 
 
 def _shapes(card: BankCard, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

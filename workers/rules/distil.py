@@ -135,7 +135,7 @@ def fit_bank(annotator: Annotator, pool: RulePool, read: Read, *, pool_id: str, 
     """Fit a bank to what was read.
 
     Raises:
-        UnfitExamples: no rule has examples enough on both sides.
+        UnfitExamples: no rule has examples enough on both sides, or none reads above chance.
     """
     labels = read.labels
     space = Space.of(read.activations[:, : read.responses])
@@ -146,6 +146,8 @@ def fit_bank(annotator: Annotator, pool: RulePool, read: Read, *, pool_id: str, 
     keeps = _probes(space, fit(space.gram, labels, everything, trial.prior), calibration, read.responses)
     relevant, relevant_aucs = _relevant(read, fold)
     used = torch.tensor([found is not None and found.low > 0.5 for found in trial.aucs])
+    if not used.any():
+        raise UnfitExamples("no rule reads above chance on held-out exchanges")
     noise = _noise(trial.scores, labels, calibration)
     scores = torch.tanh(keeps.log_odds(read.activations[:, : read.responses]) / 2)
     cards = [

@@ -22,9 +22,6 @@ PROTOCOL = (
     "prompts"
 )
 
-EVALUATED: tuple[PolicyName, ...] = ("all", "random", "fixed", "relevance", "discrepancy", "published", "robust")
-"""Policies that need nothing but ratings; `robust` needs a bank's as well."""
-
 _LEVELS = 4
 
 

@@ -1,22 +1,20 @@
 """What banks are distilled from: exchanges, labelled rows, or what another rater says of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from app.schemas.fit import PlainResponse
-from app.schemas.names import Finite
-from app.schemas.pairs import Message, PromptText, Strict, Text
+from app.schemas.pairs import Message
 from app.schemas.rules import RulePool
-from workers.directions.datafiles import read_rows
-from workers.directions.errors import UnfitData
 from workers.rules.errors import UnfitExamples
+from workers.rules.labelled import Labelled
 from workers.rules.pool import Exchange
 from workers.rules.rating import Answered, Rater, Ratings
+
+_AT_ONCE = 8
+"""Responses that a rater is given together: it may be asked of every rule about each."""
 
 
 @dataclass(frozen=True)
@@ -36,32 +34,6 @@ class Examples:
     relevance: Tensor
 
 
-class _ExchangeRow(Strict):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-    rule: str
-    prompt: PromptText
-    response: Text
-    keeps: bool
-
-
-class _LabelledRow(PlainResponse):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-    rules: dict[str, bool | Finite | None] = Field(min_length=1)
-
-
-def read_exchanges(path: Path) -> list[Exchange]:
-    """Exchanges of a JSONL file: `rule`, `prompt`, `response`, `keeps`.
-
-    Raises:
-        UnfitExamples: naming the line and field that is wrong, never its text.
-    """
-    try:
-        rows = read_rows(path, _ExchangeRow)
-    except UnfitData as error:
-        raise UnfitExamples(str(error)) from error
-    return [Exchange(row.rule, row.prompt, row.response, row.keeps) for row in rows]
-
-
 def from_exchanges(pool: RulePool, exchanges: Sequence[Exchange]) -> Examples:
     """An exchange is labelled by its own rule, and the other rules do not matter there.
 
@@ -79,19 +51,12 @@ def from_exchanges(pool: RulePool, exchanges: Sequence[Exchange]) -> Examples:
     return Examples("exchanges", items, targets, relevance)
 
 
-def from_rows(pool: RulePool, path: Path) -> Examples:
-    """Rows of a JSONL file: `prompt`, `response` and `rules`, which says of some rules whether it keeps them.
-
-    `true` or a positive number keeps, `false` or a negative one breaks (within ±1), `null` is a rule that does not
-    matter there; of a rule left out nothing is said.
+def from_rows(pool: RulePool, rows: Sequence[Labelled]) -> Examples:
+    """A row is labelled by the rules that it names.
 
     Raises:
-        UnfitExamples: naming the line and field that is wrong, never its text.
+        UnfitExamples: one names a rule that the pool does not have.
     """
-    try:
-        rows = read_rows(path, _LabelledRow)
-    except UnfitData as error:
-        raise UnfitExamples(str(error)) from error
     places = _places(pool)
     targets, relevance = _blank(len(rows), len(places))
     for number, row in enumerate(rows):
@@ -106,13 +71,28 @@ def from_rows(pool: RulePool, path: Path) -> Examples:
     return Examples("rows", [Answered(row.messages, [row.response]) for row in rows], targets, relevance)
 
 
-def from_rater(pool: RulePool, rater: Rater, items: Sequence[Answered]) -> Examples:
-    """What a rater made for the pool says of single responses; nothing of those that it cannot read."""
+def from_rater(
+    pool: RulePool,
+    rater: Rater,
+    items: Sequence[Answered],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Examples:
+    """What a rater made for the pool says of single responses; nothing of those that it cannot read.
+
+    Args:
+        pool: the rules.
+        rater: who is asked.
+        items: the responses, one an item.
+        progress: told how many are rated.
+    """
     targets, relevance = _blank(len(items), len(pool.rules))
-    for row, ratings in enumerate(rater.rate(items)):
-        if isinstance(ratings, Ratings):
-            targets[row] = ratings.scores[0]
-            relevance[row] = 2 * ratings.relevance - 1
+    for start in range(0, len(items), _AT_ONCE):
+        some = items[start : start + _AT_ONCE]
+        for row, ratings in enumerate(rater.rate(some), start):
+            if isinstance(ratings, Ratings):
+                targets[row] = ratings.scores[0]
+                relevance[row] = 2 * ratings.relevance - 1
+        progress(start + len(some), len(items))
     return Examples("logits", items, targets, relevance)
 
 

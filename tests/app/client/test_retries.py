@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from app.client import Client, ServiceError, Unreachable
+from app.schemas.problem import FieldProblem, Problem
 from tests.app.client.service import Clock, Service, problem
 
 
@@ -73,6 +74,14 @@ def test_other_refusals_are_raised_at_once_with_their_problem(service: Service, 
     with pytest.raises(ServiceError) as raised:
         client(service, clock).job("j1")
     assert (raised.value.status, raised.value.problem.detail, clock.slept) == (status, "because", [])
+
+
+def test_what_a_problem_and_its_field_both_say_is_said_once() -> None:
+    field = FieldProblem(pointer="/rules/bank", code="unknown_bank", detail="nobody holds it")
+    known = Problem(title="Not Found", status=404, detail="nobody holds it", errors=[field])
+    assert str(ServiceError(404, known)) == "404 Not Found: /rules/bank: nobody holds it"
+    other = known.model_copy(update={"detail": "the request is not valid"})
+    assert str(ServiceError(422, other)) == "422 Not Found: the request is not valid; /rules/bank: nobody holds it"
 
 
 def test_an_answer_of_something_else_is_an_error_too(service: Service, clock: Clock) -> None:

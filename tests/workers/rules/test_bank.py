@@ -23,7 +23,8 @@ from workers.engine.sites import Site
 from workers.rules.bank import ProbeRater, RuleBank, check_fits, from_files, ratings_of, to_files
 from workers.rules.distil import distil
 from workers.rules.errors import UnfitExamples, UnusableBank
-from workers.rules.examples import Examples, from_exchanges, from_rater, from_rows, read_exchanges
+from workers.rules.examples import Examples, from_exchanges, from_rater, from_rows
+from workers.rules.labelled import read_exchanges, read_labelled
 from workers.rules.pool import Exchange
 from workers.rules.rating import Answered, Ratings
 from workers.sealed import digest
@@ -137,7 +138,7 @@ def test_labelled_rows_and_another_raters_scores_give_a_bank_too(
     rows[0]["rules"] = {"no-shouting": False, "coin": None, "no-numbers": 0.5}
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    examples = from_rows(POOL, path)
+    examples = from_rows(POOL, read_labelled(path, POOL))
     assert examples.targets[0].nan_to_num(9).tolist() == [9, 0.5, -1]
     assert examples.relevance[0].tolist() == [-1, 1, 1]
     labelled = made(roomy, examples)
@@ -145,7 +146,9 @@ def test_labelled_rows_and_another_raters_scores_give_a_bank_too(
     assert labelled.used.tolist() == [False, True, True]
     items = [Answered(user(e.prompt), [e.response]) for e in exchanges()]
     rater = ProbeRater(roomy, replace(bank, card=bank.card))
-    copied = made(roomy, from_rater(POOL, rater, items))
+    done: list[tuple[int, int]] = []
+    copied = made(roomy, from_rater(POOL, rater, items, lambda *counts: done.append(counts)))
+    assert done == [(count, len(items)) for count in range(8, len(items) + 1, 8)]
     assert copied.card.source == "logits"
     assert copied.used.tolist() == [False, True, True]
     loud = rated(roomy, copied, "Say something of wine", "WINE IS GREAT!!!", "wine is great")
@@ -155,10 +158,10 @@ def test_labelled_rows_and_another_raters_scores_give_a_bank_too(
 def test_exchanges_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "exchanges.jsonl"
     path.write_text("".join(json.dumps({**_plain(e), "more": 1}) + "\n" for e in exchanges()))
-    assert read_exchanges(path) == exchanges()
+    assert read_exchanges(path, POOL) == exchanges()
     path.write_text('{"rule": "coin", "prompt": "secret", "response": "b"}\n')
     with pytest.raises(UnfitExamples, match="line 1: keeps: Field required") as refused:
-        read_exchanges(path)
+        read_exchanges(path, POOL)
     assert "secret" not in str(refused.value)
 
 
@@ -177,6 +180,9 @@ def test_examples_that_give_no_bank_are_refused(roomy: Annotator) -> None:
     kept = [exchange for exchange in exchanges() if exchange.keeps]
     with pytest.raises(UnfitExamples, match="no rule has examples enough"):
         made(roomy, from_exchanges(POOL, kept))
+    tossed = [exchange for exchange in exchanges() if exchange.rule == "coin"]
+    with pytest.raises(UnfitExamples, match="no rule reads above chance on held-out exchanges"):
+        made(roomy, from_exchanges(POOL, tossed))
 
 
 def test_a_bank_comes_back_bit_for_bit(bank: RuleBank) -> None:
@@ -238,8 +244,10 @@ def test_a_bank_fits_only_the_annotator_and_the_rules_that_it_was_made_for(roomy
     with pytest.raises(UnusableBank, match="not for the weights of"):
         check_fits(bank, replace(roomy, revision="sha256:others"), POOL)
     other = RulePool(rules=[*POOL.rules[:2], Rule(id="coin", category="chance", text="Another text.")])
-    with pytest.raises(UnusableBank, match="other rules than pool tiny"):
+    with pytest.raises(UnusableBank, match="made for what pool tiny was before"):
         check_fits(bank, roomy, other)
+    with pytest.raises(UnusableBank, match="made for pool tiny, not for pool ours"):
+        check_fits(bank, roomy, other, "ours")
     wrong = replace(bank, card=bank.card.model_copy(update={"template": "sha256:x"}))
     with pytest.raises(UnusableBank, match="another chat template"):
         check_fits(wrong, roomy, POOL)

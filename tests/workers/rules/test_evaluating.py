@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.schemas.evaluation import PolicyFigure
+from app.schemas.evaluation import EVALUATED, PolicyFigure
 from app.schemas.judging import PolicyName
 from workers.directions.balance import balance
 from workers.directions.evaluation import folds
 from workers.rules.errors import UnfitPairs
 from workers.rules.evaluating import (
-    EVALUATED,
     Contrast,
     RatedPairs,
     best_rules,

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.schemas.directions import Accuracy
-from app.schemas.evaluation import PolicyFigure, PolicyReport
+from app.schemas.evaluation import EVALUATED, PolicyFigure, PolicyReport
 from app.schemas.judging import PolicyName, RaterName
-from workers.rules.evaluating import EVALUATED
 from workers.rules.plot import FORMATS, draw
 
 

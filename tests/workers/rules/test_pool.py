@@ -44,11 +44,16 @@ def test_a_pool_is_read_from_yaml(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("rules: [", "is not YAML"),
+        ("version: 1\nrules:\n- id: a: b\n", "pool.yaml, line 3, is not YAML"),
         ("rules: \udcff", "is not YAML"),
         ("[" * 2000, "is not YAML"),
         ("rules: !!python/object/apply:os.getcwd []", "is not YAML"),
         ("rules: 2026-99-99", "is not YAML"),
-        ("", "/: "),
+        ("", "pool.yaml: must be a mapping with `rules`"),
+        ("- calm", "pool.yaml: must be a mapping with `rules`"),
+        ("rules: [calm]", "/rules/0: must have named fields"),
+        ("rules: []", "/rules: must not be empty"),
+        (YAML.replace("no-insults", "no insults"), "/rules/0/id: takes letters, digits, dots, dashes and underscores"),
         ("version: 2\nrules: []", "/version"),
         (YAML + "- {id: no-insults, category: tone, text: The secret.}", "/rules/1/id: an earlier rule"),
         (YAML.replace("tone", "3"), "/rules/0/category"),
@@ -60,6 +65,16 @@ def test_a_file_that_is_no_pool_says_where_it_is_wrong(tmp_path: Path, content: 
         read_pool(file(tmp_path, content))
     assert message in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_every_rule_that_is_wrong_is_named_up_to_ten(tmp_path: Path) -> None:
+    rule = "- {id: r%d, category: tone, text: %s}\n"
+    texts = ['""' if number % 2 else "Fine." for number in range(26)]
+    with pytest.raises(UnusablePool) as refused:
+        read_pool(file(tmp_path, "rules:\n" + "".join(rule % one for one in enumerate(texts))))
+    lines = str(refused.value).splitlines()
+    assert lines[:2] == [f"{tmp_path / 'pool.yaml'}: /rules/{place}/text: must not be empty" for place in (1, 3)]
+    assert (len(lines), lines[-1]) == (11, f"{tmp_path / 'pool.yaml'}: 3 more")
 
 
 def test_a_file_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:

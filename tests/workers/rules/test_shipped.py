@@ -14,7 +14,7 @@ from tests.conftest import tiny_annotator
 from tests.workers.rules.test_bank import made
 from workers.directions.files import shipped_default
 from workers.engine.annotator import Annotator
-from workers.rules import bank as held
+from workers.rules import cards as held
 from workers.rules.bank import RuleBank, check_fits, from_folder, publish_shipped_banks, sealed, shipped_banks, to_files
 from workers.rules.errors import UnusableBank
 from workers.rules.pool import shipped_pool
