@@ -50,7 +50,9 @@ def annotate(
     explain: Annotated[bool, typer.Option("--explain", help="Add what the rules say to the margin.")] = False,
     rules: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Which rules and how: pool, rater, bank, policy, k, band, adapter."),
+        typer.Option(
+            metavar="NAME=VALUE", help="Which rules and how: pool, rater, bank, policy, k, fixed, adapter, band."
+        ),
     ] = None,
     format: Annotated[Format, typer.Option(help="What a row of the output looks like.")] = "raw",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut prompts that do not fit, and say so.")] = False,

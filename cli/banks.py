@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from app.rulebanks import BankMissing
+from app.schemas.evaluation import PolicyFigure
 from app.schemas.rulebanks import BankCard, PolicyReading
 from cli import loading
 from cli.saying import failure
@@ -24,7 +25,7 @@ def list_banks() -> None:
     table = Table(*(Column(name, overflow="fold") for name in names))
     for card in loading.rule_banks().cards():
         used = f"{card.used} of {len(card.rules)}"
-        table.add_row(card.id, card.pool, card.model, used, _mean_area(card), calibrated(card.readings) or "–")
+        table.add_row(card.id, card.pool, card.model, used, _mean_area(card), policies(card.readings) or "–")
     Console().print(table)
 
 
@@ -51,12 +52,12 @@ def _mean_area(card: BankCard) -> str:
     return f"{sum(areas) / len(areas):.3f}" if areas else "–"
 
 
-def calibrated(readings: Iterable[PolicyReading]) -> str:
-    """Which policies are calibrated for how many rules, such as `all, relevance/robust k 1,3,5`."""
+def policies(read: Iterable[PolicyReading | PolicyFigure]) -> str:
+    """Which policies were read with how many critical rules, such as `all, relevance/robust k 1,3,5`."""
     by_policy: dict[str, set[int]] = {}
-    for reading in readings:
+    for reading in read:
         by_policy.setdefault(reading.policy, set()).add(reading.k)
     by_ks: dict[str, list[str]] = {}
     for policy, ks in by_policy.items():
         by_ks.setdefault("" if policy == "all" else f" k {','.join(map(str, sorted(ks)))}", []).append(policy)
-    return ", ".join(f"{'/'.join(policies)}{ks}" for ks, policies in by_ks.items())
+    return ", ".join(f"{'/'.join(names)}{ks}" for ks, names in by_ks.items())

@@ -176,7 +176,7 @@ def _keep(bank: "RuleBank", named: str | None) -> None:
         loading.rule_banks().publish(bank.id, bank.card.digest, to_files(bank))
     else:
         write(folder, to_files(bank))
-    typer.echo(f"{bank.id}: {banks.calibrated(bank.card.readings) or 'nothing'} calibrated, {bank.card.digest}")
+    typer.echo(f"{bank.id}: {banks.policies(bank.card.readings) or 'nothing'} calibrated, {bank.card.digest}")
 
 
 def _say_uncalibrated(figures: list[PolicyFigure]) -> None:
@@ -184,7 +184,5 @@ def _say_uncalibrated(figures: list[PolicyFigure]) -> None:
     own = [figure for figure in figures if figure.rater == "probes"]
     if any(figure.policy == "fixed" for figure in own):
         typer.echo("fixed: not calibrated: its rules are those of whoever asks, not those measured here")
-    for figure in own:
-        if figure.slope is None and figure.policy != "fixed":
-            name = figure.policy if figure.policy == "all" else f"{figure.policy}, k {figure.k}"
-            typer.echo(f"{name}: not calibrated: no slope: its margins carry no signal here")
+    if silent := banks.policies(figure for figure in own if figure.slope is None and figure.policy != "fixed"):
+        typer.echo(f"{silent}: not calibrated: no slope: its margins carry no signal here")

@@ -13,7 +13,7 @@ from app.schemas.directions import Accuracy
 from app.schemas.judging import PolicyName
 from app.schemas.rulebanks import Auc, BankCard, PolicyReading, ProbeCard
 from app.settings import settings
-from cli.banks import calibrated
+from cli.banks import policies
 from cli.main import app
 
 ACCURACY = Accuracy(value=0.6, low=0.5, high=0.7, pairs=20, prompts=20)
@@ -74,8 +74,8 @@ def test_list_says_how_well_each_bank_reads_and_which_policies_are_calibrated(ba
 
 def test_policies_of_the_same_numbers_share_them() -> None:
     readings = [reading(policy, k) for policy in ("random", "robust") for k in (5, 1)]
-    assert calibrated([*readings, reading("relevance", 3)]) == "random/robust k 1,5, relevance k 3"
-    assert calibrated([]) == ""
+    assert policies([*readings, reading("relevance", 3)]) == "random/robust k 1,5, relevance k 3"
+    assert policies([]) == ""
 
 
 def test_a_bank_whose_card_is_damaged_hurts_no_other(banks: RuleBanks) -> None:
