@@ -1,0 +1,55 @@
+"""llama.cpp's prefill through the wheel `xllamacpp`: every sequence whole, in one process that uses all cores."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+from benchmarks.work import sequences
+from workers.engine.packing import Group
+
+PACKAGE = "xllamacpp"
+_AT_ONCE = 64
+_CONTEXT = 2048
+_SLOTS = 4
+
+
+def missing() -> str | None:
+    """Why this way cannot be measured; None where it can."""
+    return None if find_spec(PACKAGE) else f"not installed: pip install {PACKAGE}"
+
+
+class LlamaCpp:
+    """A GGUF file that answers with one mean-pooled embedding a sequence, which is a prefill without vocabulary head.
+
+    Args:
+        gguf: the file.
+        threads: cores to use.
+        batch: tokens of one forward pass.
+    """
+
+    def __init__(self, gguf: Path, threads: int, batch: int = 2048) -> None:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(gguf)
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        params.n_parallel = _SLOTS
+        params.n_ctx = _SLOTS * _CONTEXT
+        params.n_batch = params.n_ubatch = batch
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        params.n_gpu_layers = 0
+        params.warmup = False
+        params.verbosity = -1
+        self._server = xllamacpp.Server(params)
+
+    def read(self, groups: Sequence[Group]) -> int:
+        """Embed both sequences of every group; returns how many."""
+        texts = [list(sequence) for group in groups for sequence in sequences(group)]
+        for start in range(0, len(texts), _AT_ONCE):
+            answer: dict[str, Any] = self._server.handle_embeddings({"input": texts[start : start + _AT_ONCE]})
+            if "data" not in answer:
+                raise RuntimeError(f"llama.cpp: {answer}")
+        return len(texts)
