@@ -1,5 +1,6 @@
 """How fast this machine multiplies matrices: the rate that a forward pass of nothing but such products would reach."""
 
+import statistics
 import threading
 import time
 from collections.abc import Sequence
@@ -9,24 +10,47 @@ from torch.nn.functional import linear
 
 from workers.engine.process import side_by_side
 
-SQUARES = ((1024, 1024, 1024), (2048, 2048, 2048))
+Product = tuple[int, int, int]
+"""Rows, inner size and columns of a matrix product."""
+
+SQUARES: tuple[Product, ...] = ((1024, 1024, 1024), (2048, 2048, 2048))
 _SECONDS = 0.4
 
 
-def layer_shapes(tokens: int, hidden: int, intermediate: int) -> tuple[tuple[int, int, int], ...]:
-    """(rows, inner, columns) of the largest products of a block over so many tokens."""
-    return ((tokens, hidden, intermediate), (tokens, intermediate, hidden))
+class Rates:
+    """FLOP/s of matrix products, as many side by side as the engine runs passes, each on one thread.
 
+    The ceiling is the fastest of them: a share of it flatters nobody.
 
-def matrix_rates(passes: int, dtype: torch.dtype, shapes: Sequence[tuple[int, int, int]]) -> dict[str, float]:
-    """FLOP/s of products of each shape, as many side by side as the engine runs passes, each on one thread.
-
-    The ceiling of a run is the largest of them: a share of it flatters nobody.
+    Args:
+        passes: how many side by side.
+        dtype: of the matrices.
+        products: their shapes.
     """
-    return {"×".join(map(str, shape)): _rate(passes, dtype, *shape) for shape in shapes}
+
+    def __init__(self, passes: int, dtype: torch.dtype, products: Sequence[Product]) -> None:
+        self._passes = passes
+        self._dtype = dtype
+        self._found: dict[Product, list[float]] = {product: [] for product in products}
+
+    def measure(self) -> None:
+        """Once more; takes about a second."""
+        for product, rates in self._found.items():
+            rates.append(_rate(self._passes, self._dtype, product))
+
+    @property
+    def medians(self) -> dict[str, float]:
+        """The median rate of every shape by its name."""
+        return {"×".join(map(str, product)): statistics.median(rates) for product, rates in self._found.items()}
+
+    @property
+    def ceiling(self) -> float:
+        """The largest of them."""
+        return max(self.medians.values())
 
 
-def _rate(passes: int, dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
+def _rate(passes: int, dtype: torch.dtype, product: Product) -> float:
+    rows, inner, columns = product
     start = threading.Barrier(passes)
 
     def one(seed: int) -> float:

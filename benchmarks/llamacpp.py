@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-
 from benchmarks.work import sequences
 from workers.engine.packing import Group
+from workers.engine.weights import DEFAULT_MODEL, wheel_file
 
 PACKAGE = "xllamacpp"
 _AT_ONCE = 64
@@ -17,7 +17,15 @@ _SLOTS = 4
 
 def missing() -> str | None:
     """Why this way cannot be measured; None where it can."""
-    return None if find_spec(PACKAGE) else f"not installed: pip install {PACKAGE}"
+    return None if find_spec(PACKAGE) else f"not installed (pip install {PACKAGE})"
+
+
+def gguf_of(model: str) -> Path | None:
+    """The GGUF file of an annotator as the settings name it; None where it comes from none."""
+    if model == DEFAULT_MODEL:
+        return wheel_file()
+    path = Path(model).expanduser()
+    return path if path.suffix == ".gguf" and path.is_file() else None
 
 
 class LlamaCpp:
@@ -26,10 +34,9 @@ class LlamaCpp:
     Args:
         gguf: the file.
         threads: cores to use.
-        batch: tokens of one forward pass.
     """
 
-    def __init__(self, gguf: Path, threads: int, batch: int = 2048) -> None:
+    def __init__(self, gguf: Path, threads: int) -> None:
         import xllamacpp
 
         params = xllamacpp.CommonParams()
@@ -38,7 +45,7 @@ class LlamaCpp:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
         params.n_parallel = _SLOTS
         params.n_ctx = _SLOTS * _CONTEXT
-        params.n_batch = params.n_ubatch = batch
+        params.n_batch = params.n_ubatch = _CONTEXT  # an embedded sequence must fit into one
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.n_gpu_layers = 0
         params.warmup = False

@@ -21,9 +21,11 @@ class PaddedWay:
     Args:
         folder: a model folder.
         dtype: name of the dtype of weights and activations.
+        threads: cores to use, all of them for one pass, as torch does by default.
     """
 
-    def __init__(self, folder: str, dtype: str) -> None:
+    def __init__(self, folder: str, dtype: str, threads: int) -> None:
+        torch.set_num_threads(threads)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
         self._tokenizer.pad_token = self._tokenizer.pad_token or self._tokenizer.eos_token
         self._model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()

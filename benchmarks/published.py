@@ -18,9 +18,11 @@ class PublishedWay:
 
     Args:
         folder: a model folder.
+        threads: cores to use, all of them for one pass, as torch does by default.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, threads: int) -> None:
+        torch.set_num_threads(threads)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self._direction = torch.nn.functional.normalize(torch.randn(self._model.config.hidden_size), dim=0)
