@@ -110,7 +110,8 @@ class Layout:
             column.extend([value] * padding)
         lengths = [len(response) for pair in pairs for response in pair.responses]
         begins += range(len(begins), len(begins) + padding)
-        return cls(*torch.tensor(table, device=device), torch.tensor(lengths, device=device), begins)
+        tokens, positions, group, branch, owner = torch.tensor(table, device=device)
+        return cls(tokens, positions, group, branch, owner, torch.tensor(lengths, device=device), begins)
 
     def pooled(self, hidden: Tensor) -> Tensor:
         """[n, d] mean activation of each response from [T, d]."""
@@ -133,8 +134,8 @@ def attention(layout: Layout, compiled: bool) -> Attend:
     first = [begin // _BLOCK for begin in layout.begins[::_BLOCK]]
     counts = torch.tensor([i + 1 - first[i] for i in range(blocks)])
     indices = torch.tensor([[min(first[i] + j, blocks - 1) for j in range(blocks)] for i in range(blocks)])
-    tables = [table.int().to(group.device)[None, None] for table in (counts, indices)]
-    mask = BlockMask.from_kv_blocks(*tables, BLOCK_SIZE=_BLOCK, mask_mod=sees)
+    counts, indices = (table.int().to(group.device)[None, None] for table in (counts, indices))
+    mask = BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=_BLOCK, mask_mod=sees)
     attend: Any = _compiled_flex if compiled else flex_attention
     return lambda q, k, v, scale: attend(q, k, v, block_mask=mask, scale=scale, enable_gqa=True)
 
@@ -404,7 +405,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device("cpu" if options.tiny else "cuda")
     if options.tiny:
-        options.shapes, options.pairs, options.rounds, options.budget = ["tiny"], 6, 2, 512
+        options.shapes, options.pairs, options.rounds, options.budget = ["tiny"], 4, 1, 512
     elif not torch.cuda.is_available():
         raise SystemExit("no CUDA device; --tiny proves the code on a CPU")
     found = sorted(Path(_CONVERTED).expanduser().parent.glob(Path(_CONVERTED).name))

@@ -22,7 +22,8 @@ from benchmarks.summaries import Spread, markdown
 from cli.stack import Stack
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)
-_WORKERS_PAIRS = 512
+_WORKERS_PAIRS = 1024
+_SINGLE = {"SAFEMARGIN_THREADS": "1", "SAFEMARGIN_CHUNK_TOKENS": "4096"}
 
 Found = tuple[dict[str, object], str]
 """Figures, and the same as Markdown."""
@@ -65,10 +66,13 @@ def depths(case: Case, rounds: int) -> Found:
 
 
 def workers(case: Case, rounds: int) -> Found:
-    """Pairs a second of two workers with one thread each, against one such worker; both services stand by in turn."""
+    """Pairs a second of two workers with one thread each, against one such worker; both services stand by in turn.
+
+    Chunks are small, so that the end of a job, when one worker has the last of them, weighs little in a short one.
+    """
     pairs = widened(case.pairs, max(_WORKERS_PAIRS, len(case.pairs)))
     seconds: dict[int, list[float]] = {1: [], 2: []}
-    with _service(case, 1) as one, _service(case, 2) as two:
+    with _service(case, 1, **_SINGLE) as one, _service(case, 2, **_SINGLE) as two:
         for url in (one, two):
             _job(url, case.pairs)
         for _ in range(rounds):
@@ -90,7 +94,7 @@ def workers(case: Case, rounds: int) -> Found:
 def scale(case: Case, sizes: Sequence[int]) -> Found:
     """Seconds a pair of jobs of growing size: uploaded as a file, annotated, results read."""
     seconds: dict[int, float] = {}
-    with _service(case) as url:
+    with _service(case, case.config.workers) as url:
         _job(url, case.pairs)
         for size in sizes:
             seconds[size] = _job(url, widened(case.pairs, size))
@@ -105,21 +109,18 @@ def scale(case: Case, sizes: Sequence[int]) -> Found:
 
 
 @contextmanager
-def _service(case: Case, single_threads: int | None = None) -> Iterator[str]:
-    """URL of a fresh service; with so many workers of one thread each where that is said."""
+def _service(case: Case, workers: int, **environment: str) -> Iterator[str]:
+    """URL of a fresh service with so many workers and these settings."""
     before = dict(os.environ)
-    config = case.config
-    if single_threads is not None:
-        config = config.model_copy(update={"workers": single_threads})
-        os.environ["SAFEMARGIN_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         store(Path(folder), case.default())
-        stack = Stack(config, quiet=True)
+        os.environ |= environment
+        stack = Stack(case.config.model_copy(update={"workers": workers}), quiet=True)
         os.environ.clear()
         os.environ |= before
         with stack:
             stack.wait_until_ready()
-            while len(httpx.get(f"{stack.url}/readyz", trust_env=False).json()["workers"]) < config.workers:
+            while len(httpx.get(f"{stack.url}/readyz", trust_env=False).json()["workers"]) < workers:
                 time.sleep(0.1)
             yield stack.url
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from app.schemas.pairs import Pair
 
@@ -26,6 +27,7 @@ class PaddedWay:
 
     def __init__(self, folder: str, dtype: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        disable_progress_bar()
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
         self._tokenizer.pad_token = self._tokenizer.pad_token or self._tokenizer.eos_token
         self._model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()

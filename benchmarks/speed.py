@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.markdown import Markdown
 
 from benchmarks.apart import peak_mib
 from benchmarks.case import HALF, Case
@@ -94,11 +92,11 @@ def _lone(ready: Arena, direction: SafetyDirection) -> dict[str, float]:
 
 def _publish(name: str, case: Case, figures: dict[str, object], text: str) -> None:
     machine = described()
-    place = ", ".join(f"{key} {_said(value)}" for key, value in machine.items())
+    place = ", ".join(f"{key.replace('_', ' ')} {_said(value)}" for key, value in machine.items())
     what = f"{len(case.pairs)} pairs of {case.data}, {case.tokens:,} tokens with every prompt once"
     page = f"# {name.capitalize()}\n\n{case.identity[0]} in {case.dtype}; {what}.\n\nMachine: {place}.\n\n{text}"
     save(name, {**case.facts(), "machine": machine, **figures}, page)
-    Console().print(Markdown(page))
+    print(page)
 
 
 def _said(value: object) -> str:

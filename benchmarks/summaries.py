@@ -52,9 +52,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
-    rules = ["---", *("---:" for _ in columns[1:])]
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in (columns, rules, *rows))
+    """A Markdown table that is one to the eye, too: the first column to the left, the others to the right."""
+    cells = [[cell.replace("|", "/") for cell in row] for row in (columns, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    first, *others = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in cells]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (first, rules, *others))
 
 
 def save(name: str, figures: dict[str, object], text: str) -> None:
