@@ -19,6 +19,7 @@ import platform
 import random
 import statistics
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,47 +77,51 @@ class Layout:
     """A packed batch: every prompt, then its responses, then padding up to a multiple of the block.
 
     Attributes:
+        begins: for every token, where its pair begins; padding begins with itself.
         tokens, positions: [T]; a response's positions continue from the end of its prompt.
         group, branch: [T] pair of each token, and 0 in a prompt, 1 or 2 in a response.
         owner: [T] which response of the batch a token belongs to; one more than there are for all others.
         lengths: [n] of the responses.
-        begins: for every token, where its pair begins; padding begins with itself.
     """
 
+    begins: list[int]
     tokens: Tensor
     positions: Tensor
     group: Tensor
     branch: Tensor
     owner: Tensor
     lengths: Tensor
-    begins: list[int]
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], multiple: int, device: torch.device) -> "Layout":
         """Lay pairs out in the order given."""
-        table: list[list[int]] = [[], [], [], [], []]
+        columns = [array("q") for _ in range(5)]
         begins: list[int] = []
         others = 2 * len(pairs)
         for g, pair in enumerate(pairs):
-            begins += [len(table[0])] * pair.size
+            begins += [len(begins)] * pair.size
             for b, part in enumerate((pair.prompt, *pair.responses)):
                 count, first = len(part), len(pair.prompt) if b else 0
                 owner = 2 * g + b - 1 if b else others
-                columns = (part, range(first, first + count), [g] * count, [b] * count, [owner] * count)
-                for column, values in zip(table, columns, strict=True):
-                    column.extend(values)
-        padding = -len(table[0]) % multiple
-        for column, value in zip(table, (0, 0, len(pairs), 0, others), strict=True):
+                values = (part, range(first, first + count), [g] * count, [b] * count, [owner] * count)
+                for column, more in zip(columns, values, strict=True):
+                    column.extend(more)
+        padding = -len(begins) % multiple
+        for column, value in zip(columns, (0, 0, len(pairs), 0, others), strict=True):
             column.extend([value] * padding)
-        lengths = [len(response) for pair in pairs for response in pair.responses]
-        begins += range(len(begins), len(begins) + padding)
-        tokens, positions, group, branch, owner = torch.tensor(table, device=device)
-        return cls(tokens, positions, group, branch, owner, torch.tensor(lengths, device=device), begins)
+        columns.append(array("q", [len(response) for pair in pairs for response in pair.responses]))
+        sent = [moved(torch.frombuffer(column, dtype=torch.int64), device) for column in columns]
+        return cls([*begins, *range(len(begins), len(begins) + padding)], *sent)
 
     def pooled(self, hidden: Tensor) -> Tensor:
         """[n, d] mean activation of each response from [T, d]."""
         sums = torch.zeros(len(self.lengths) + 1, hidden.shape[1], device=hidden.device)
         return sums.index_add_(0, self.owner, hidden.float())[:-1] / self.lengths[:, None]
+
+
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what it computes."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -130,11 +135,9 @@ def attention(layout: Layout, compiled: bool) -> Attend:
         own = (branch[k] == 0) | (branch[k] == branch[q])
         return (q >= k) & (group[q] == group[k]) & own
 
-    blocks = len(layout.tokens) // _BLOCK
-    first = [begin // _BLOCK for begin in layout.begins[::_BLOCK]]
-    counts = torch.tensor([i + 1 - first[i] for i in range(blocks)])
-    indices = torch.tensor([[min(first[i] + j, blocks - 1) for j in range(blocks)] for i in range(blocks)])
-    counts, indices = (table.int().to(group.device)[None, None] for table in (counts, indices))
+    first, steps = torch.tensor(layout.begins[::_BLOCK]) // _BLOCK, torch.arange(len(layout.begins) // _BLOCK)
+    counts, indices = steps + 1 - first, (first[:, None] + steps).clamp(max=len(steps) - 1)
+    counts, indices = (moved(table.int(), group.device)[None, None] for table in (counts, indices))
     mask = BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=_BLOCK, mask_mod=sees)
     attend: Any = _compiled_flex if compiled else flex_attention
     return lambda q, k, v, scale: attend(q, k, v, block_mask=mask, scale=scale, enable_gqa=True)
