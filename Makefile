@@ -25,6 +25,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(PIP) install -c constraints.txt --only-binary xllamacpp -e '.[bench]' || echo "no llama.cpp here: its row stays empty"
+	@touch $@
+
 serve: install ## Start queue, worker and API on 127.0.0.1:8000 (PORT=… overrides) until Ctrl-C
 	@exec $(BIN)/safemargin serve
 
@@ -50,8 +54,8 @@ check: install-dev ## Lint, types, import contracts, API document
 openapi: install ## Write openapi/openapi.json
 	$(BIN)/python -m openapi.generate
 
-bench: install ## Measure speed on DATA=pairs.jsonl
-	$(BIN)/python -m benchmarks.speed $(DATA)
+bench: $(VENV)/.installed-bench ## Measure speed on DATA=pairs.jsonl (WITH="--pairs 256 --depths …")
+	$(BIN)/python -m benchmarks.speed $(DATA) $(WITH)
 
 memory: install ## Measure the memory of every process at 10,000, 100,000 and 1,000,000 rows
 	$(BIN)/python -m benchmarks.memory

@@ -21,6 +21,7 @@ from app.artifacts import Artifacts
 from app.client import Client
 from app.registry import Registry
 from app.settings import Settings, settings
+from benchmarks.apart import peak_mib
 from cli.stack import Stack
 from workers.directions.direction import known, new_direction
 from workers.directions.files import to_files
@@ -69,7 +70,7 @@ def _measure(rows: int, folder: Path) -> dict[str, Any]:
             seconds = time.monotonic() - started
             count = sum(1 for _ in client.results(job.id))
         assert count == rows, f"{count} of {rows} rows came back"
-        peaks = {name: _peak(pid) for name, pid in stack.pids().items()}
+        peaks = {name: peak_mib(pid) for name, pid in stack.pids().items()}
     return {"rows": rows, "rows_per_second": rows / seconds, "peak_mib": peaks}
 
 
@@ -111,11 +112,6 @@ def prepare(folder: Path) -> None:
         "SAFEMARGIN_HOME": str(folder),
         "SAFEMARGIN_DTYPE": "float32",
     }
-
-
-def _peak(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from app.schemas.pairs import Pair
 
@@ -18,9 +19,12 @@ class PublishedWay:
 
     Args:
         folder: a model folder.
+        threads: cores to use, all of them for one pass, as torch does by default.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        disable_progress_bar()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self._direction = torch.nn.functional.normalize(torch.randn(self._model.config.hidden_size), dim=0)

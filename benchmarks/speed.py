@@ -1,127 +1,110 @@
-"""Throughput of the published way, of the engine and of the whole service over HTTP, on the same pairs in one run."""
+"""What an annotation costs: the ways that users have without the service, the engine, and the service over HTTP.
+
+Every row of the table is measured in the same run on the same pairs, in rounds in which all take turns, each in a
+process of its own. The flags measure something else instead: what depth costs, what a second worker brings, how the
+cost of a pair grows with the job.
+"""
 
 import argparse
-import json
-import os
-import platform
-import random
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from app.schemas.pairs import Pair
-from app.settings import settings
-from benchmarks.published import PublishedWay
-from cli.stack import Stack
-from workers.configured import configured_annotator
-from workers.directions.datafiles import read_pairs
-from workers.directions.files import shipped_default
-from workers.engine.annotator import Annotator
-from workers.engine.forward import read_all
-from workers.engine.weights import locate
-
-RESULTS = Path(__file__).with_name("results")
-_SEED = 0
+from benchmarks.apart import peak_mib
+from benchmarks.case import HALF, Case
+from benchmarks.ceiling import Rates
+from benchmarks.contenders import Arena, Contender, arena
+from benchmarks.growth import depths, scale, workers
+from benchmarks.machine import described
+from benchmarks.summaries import Latency, save
+from benchmarks.table import as_json, as_markdown, rows_of
+from workers.directions.direction import SafetyDirection
 
 
 def main() -> None:
-    """Measure, print a table, write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure what is asked for, print it, write it as JSON and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="JSONL of preference pairs")
-    parser.add_argument("--pairs", type=int, default=100, help="how many of them")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each, interleaved")
+    parser.add_argument("--pairs", type=int, default=128, help="how many of them")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each, taking turns")
+    parser.add_argument("--depths", action="store_true", help="the engine by the depth that is read")
+    parser.add_argument("--workers", action="store_true", help="two workers of one thread each against one")
+    parser.add_argument("--scale", type=_sizes, default=[], help="seconds a pair of jobs of these sizes, as 1000,10000")
     options = parser.parse_args()
-    config = settings()
-    pairs = random.Random(_SEED).sample(read_pairs(options.data), options.pairs)
-    published = PublishedWay(locate(config.model, config.home_folder).path)
-    annotator = configured_annotator(config)
-    os.environ["SAFEMARGIN_SCORE_CACHE_ENTRIES"] = "0"  # rounds repeat the same pairs
-    with Stack(config.model_copy(update={"port": 0}), quiet=True) as stack:
-        stack.wait_until_ready()
-        ways: dict[str, Callable[[], object]] = {
-            "published way": lambda: _on_all_cores(lambda: published.margins(pairs), annotator.passes),
-            "engine": lambda: _engine(annotator, pairs),
-            "HTTP bulk": lambda: _http(stack.url, pairs),
-        }
-        times = _measure(ways, options.rounds)
-    _report(times, pairs, annotator, options.data.parent.name)
+    case = Case.of(options.data, options.pairs)
+    if options.depths:
+        _publish("depths", case, *depths(case, options.rounds))
+    if options.workers:
+        _publish("workers", case, *workers(case, options.rounds))
+    if options.scale:
+        _publish("scale", case, *scale(case, options.scale))
+    if not (options.depths or options.workers or options.scale):
+        _publish("speed", case, *_speed(case, options.rounds))
 
 
-def _measure(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every way in every round; a first round of the fast ones warms up and is not counted."""
-    for name in list(ways)[1:]:
-        ways[name]()
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - started)
-    return times
+def _speed(case: Case, rounds: int) -> tuple[dict[str, object], str]:
+    """The table and what belongs to it, as figures and as Markdown."""
+    directions = {"default": case.default(), "half": case.at_depth(HALF)}
+    rates = Rates(case.passes, getattr(torch, case.dtype), case.products)
+    with arena(case, directions) as ready:
+        _measure(ready.contenders, rates, rounds, len(case.pairs))
+        lone = {name: _lone(ready, direction) for name, direction in directions.items()}
+        for contender in ready.contenders:
+            contender.row.peak_mib = peak_mib(contender.pid) if contender.measure else None
+    rows = rows_of([contender.row for contender in ready.contenders], len(case.pairs), case.tokens, rates.ceiling)
+    figures: dict[str, object] = {
+        "rounds": rounds,
+        "ceiling_gflops": rates.ceiling / 1e9,
+        "matrix_gflops": {shape: rate / 1e9 for shape, rate in rates.medians.items()},
+        "rows": as_json(rows),
+        "lone_pair_ms": lone,
+    }
+    text = as_markdown(rows)
+    text += f"\nCeiling: {rates.ceiling / 1e9:,.0f} GFLOP/s in {case.dtype}, {case.passes} products side by side.\n"
+    for name, own in lone.items():
+        text += f"\nOne lone pair, {name}: {own['http']:.1f} ms over HTTP, {own['forward']:.1f} ms its bare forward "
+        text += f"pass, {own['added']:.1f} ms added (p50).\n"
+    return figures, text
 
 
-def _on_all_cores(way: Callable[[], object], threads: int) -> None:
-    """Run a way that uses several threads a pass, as torch does by default."""
-    torch.set_num_threads(threads)
-    try:
-        way()
-    finally:
-        torch.set_num_threads(1)
+def _measure(contenders: Sequence[Contender], rates: Rates, rounds: int, pairs: int) -> None:
+    """Fill the rows; a first turn of all but the first warms up and is not counted."""
+    for contender in contenders[1:]:
+        if contender.measure:
+            contender.measure()
+    for number in range(1, rounds + 1):
+        rates.measure()
+        for contender in contenders:
+            if contender.measure:
+                answered = contender.measure()
+                contender.row.seconds.append(answered.seconds)
+                contender.row.latencies.extend(answered.latencies)
+                contender.row.refused += answered.refused
+                print(f"round {number}, {contender.row.way}: {pairs / answered.seconds:.2f} pairs/s", flush=True)
 
 
-def _engine(annotator: Annotator, pairs: list[Pair]) -> None:
-    direction = shipped_default(annotator.revision)
-    groups = [annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
-    for reading in read_all(annotator, groups, direction.reads):
-        direction.scores(reading)
+def _lone(ready: Arena, direction: SafetyDirection) -> dict[str, float]:
+    """Milliseconds (p50) of one pair that comes alone, over HTTP and through the engine, and what the former adds."""
+    over_http, bare = (Latency.of(seconds).p50 for seconds in ready.lone(direction))
+    return {"http": over_http, "forward": bare, "added": over_http - bare}
 
 
-def _http(url: str, pairs: list[Pair]) -> None:
-    body = {"pairs": [pair.model_dump() for pair in pairs]}
-    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
-        answer = client.post("/annotate", json=body, headers={"Prefer": "respond-async"}).raise_for_status()
-        job = answer.headers["Location"]
-        while client.get(job, params={"wait": 60}).raise_for_status().json()["status"] == "in_progress":
-            pass
-        rows = client.get(f"{job}/results").raise_for_status().text.splitlines()
-    if len(rows) != len(pairs) or any("error" in json.loads(row)["annotation"] for row in rows):
-        raise SystemExit("the service did not annotate every pair")
+def _publish(name: str, case: Case, figures: dict[str, object], text: str) -> None:
+    machine = described()
+    place = ", ".join(f"{key.replace('_', ' ')} {_said(value)}" for key, value in machine.items())
+    what = f"{len(case.pairs)} pairs of {case.data}, {case.tokens:,} tokens with every prompt once"
+    page = f"# {name.capitalize()}\n\n{case.identity[0]} in {case.dtype}; {what}.\n\nMachine: {place}.\n\n{text}"
+    save(name, {**case.facts(), "machine": machine, **figures}, page)
+    print(page)
 
 
-def _report(times: dict[str, list[float]], pairs: list[Pair], annotator: Annotator, data: str) -> None:
-    groups = [annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]) for pair in pairs]
-    tokens = sum(group.size for group in groups)
-    base = statistics.median(times["published way"])
-    table = Table(title=f"{len(pairs)} pairs, {tokens} tokens with every prompt once")
-    for column in ("way", "pairs/s", "min-max", "tokens/s", "ratio"):
-        table.add_column(column, justify="left" if column == "way" else "right")
-    rows = []
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        row = {
-            "way": name,
-            "pairs_per_second": len(pairs) / median,
-            "slowest": len(pairs) / max(seconds),
-            "fastest": len(pairs) / min(seconds),
-            "tokens_per_second": tokens / median,
-            "ratio": base / median,
-        }
-        rows.append(row)
-        spread = f"{row['slowest']:.1f}-{row['fastest']:.1f}"
-        shown = (f"{row['pairs_per_second']:.1f}", spread, f"{row['tokens_per_second']:.0f}", f"{row['ratio']:.1f}")
-        table.add_row(name, *shown)
-    Console().print(table)
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
-    RESULTS.mkdir(exist_ok=True)
-    what = {"data": data, "pairs": len(pairs), "tokens": tokens, "rounds": len(times["engine"])}
-    result = {"annotator": annotator.name, "dtype": annotator.dtype_name, "machine": machine, **what, "rows": rows}
-    (RESULTS / "speed.json").write_text(json.dumps(result, indent=2) + "\n")
+def _said(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(size) for size in text.split(",")]
 
 
 if __name__ == "__main__":

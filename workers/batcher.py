@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
-from workers.engine.packing import Group, pack
+from workers.engine.packing import Group, United, pack
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
 
@@ -115,11 +115,23 @@ class Batcher:
     ) -> list[Scores | PairRefused]:
         """What the scorers make of each group's responses, all of them from one forward pass.
 
-        Where a group has none there is the reason instead. Urgent groups overtake the others at the next batch.
-        Blocks; call from any thread.
+        A prompt that several groups share, and a response that occurs in several, are computed once. Where a group has
+        no scores there is the reason instead. Urgent groups overtake the others at the next batch. Blocks; call from
+        any thread.
         """
         if not scorers:
             return [()] * len(groups)
+        united = United.of(groups)
+        shared = self._split(united.groups, scorers, urgent)
+        outcomes = [_own(shared[which], branches) for which, branches in united.places]
+        if len(united.groups) == len(groups):
+            return outcomes
+        doubtful = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, PairRefused)]
+        for i, outcome in zip(doubtful, self._split([groups[i] for i in doubtful], scorers, urgent), strict=True):
+            outcomes[i] = outcome  # refused for what another group brought along, it may be fine alone
+        return outcomes
+
+    def _split(self, groups: Sequence[Group], scorers: Sequence[Scorer], urgent: bool) -> list[Scores | PairRefused]:
         parts = [group.split(self._budget) for group in groups]
         outcomes = iter(self._outcomes([part for split in parts for part in split], scorers, urgent))
         return [_joined([next(outcomes) for _ in split]) for split in parts]
@@ -140,7 +152,7 @@ class Batcher:
     def _next_batch(self) -> list[_Entry]:
         """The batch that holds the oldest urgent group, filled with urgent groups of about its length.
 
-        Where none is urgent, the same of all that waits.
+        Where none is urgent, the same of all that waits. Groups that are the same come along for nothing.
         """
         with self._wake:
             self._wake.wait_for(lambda: self._urgent or self._bulk or self._closed)
@@ -148,13 +160,14 @@ class Batcher:
             if not pending:
                 return []
             window = list(islice(pending, _WINDOW * max(1, self._budget // 256)))
-            batch = next(b for b in pack([entry.group for entry in window], self._budget) if 0 in b)
-            taken = {id(window[i]) for i in batch}
-            rest: Iterable[_Entry] = [entry for entry in window if id(entry) not in taken]
+            different = list(dict.fromkeys(entry.group for entry in window))
+            batch = next(b for b in pack(different, self._budget) if 0 in b)
+            taken = {different[i] for i in batch}
+            rest: Iterable[_Entry] = [entry for entry in window if entry.group not in taken]
             for _ in window:
                 pending.popleft()
             pending.extendleft(reversed(list(rest)))
-            return [window[i] for i in batch]
+            return [entry for entry in window if entry.group in taken]
 
     def _score_batch(self, batch: list[_Entry]) -> None:
         """Score a batch; if that fails, score its halves, so that only the guilty group fails.
@@ -177,19 +190,23 @@ class Batcher:
     def _scores(self, batch: list[_Entry]) -> list[Scores | PairRefused]:
         asked = {id(scorer): scorer for entry in batch for scorer in entry.submission.scorers}
         sites = sorted({site for scorer in asked.values() for site in scorer.reads})
-        activations = self._read([entry.group for entry in batch], sites).cpu()
+        groups = list(dict.fromkeys(entry.group for entry in batch))
+        activations = self._read(groups, sites).cpu()
+        sizes = [len(group.branches) for group in groups]
+        rows = dict(zip(groups, torch.split(torch.arange(sum(sizes)), sizes), strict=True))
         place = {site: i for i, site in enumerate(sites)}
         scored = {key: own.scores(activations[:, [place[site] for site in own.reads]]) for key, own in asked.items()}
         outcomes: list[Scores | PairRefused] = []
-        start = 0
         for entry in batch:
-            stop = start + len(entry.group.branches)
-            scores = tuple(scored[id(scorer)][start:stop] for scorer in entry.submission.scorers)
+            scores = tuple(scored[id(scorer)][rows[entry.group]] for scorer in entry.submission.scorers)
             if not all(torch.isfinite(own).all() for own in scores):
                 raise NotFinite("the annotator's activations are not finite numbers")
             outcomes.append(scores)
-            start = stop
         return outcomes
+
+
+def _own(shared: Scores | PairRefused, branches: list[int]) -> Scores | PairRefused:
+    return shared if isinstance(shared, PairRefused) else tuple(scores[branches] for scores in shared)
 
 
 def _joined(outcomes: list[Scores | PairRefused]) -> Scores | PairRefused:

