@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=32 << 20, ge=1, description="Larger request bodies answer 413.")
     max_file_bytes: int = Field(default=8 << 30, ge=1, description="Larger uploads answer 413, unpacked or not.")
     queue_tokens: int = Field(
-        default=8_192, ge=1, description="Estimated tokens of small requests that may wait in any case."
+        default=32_768, ge=1, description="Estimated tokens of small requests that may wait in any case."
     )
     queue_seconds: float = Field(
         default=5.0, ge=0, description="More may wait if they are answered this soon at the pace of late; else 503."
