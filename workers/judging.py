@@ -10,9 +10,10 @@ from app.schemas.chunk import Judging, Reading
 from app.schemas.pairs import Pair
 from workers.batcher import Scorer, Scores
 from workers.engine.annotator import Annotator
-from workers.engine.errors import PairRefused, TooLong
+from workers.engine.errors import NotFinite, PairRefused, TooLong, refusal_of
 from workers.registry import Holdings
 from workers.rules.adapting.adapter import HeadAdapter, RuleAdapter
+from workers.rules.adapting.classifier import Classifier
 from workers.rules.bank import ratings_of
 from workers.rules.judge import Judge, Judgement
 from workers.rules.logits import LogitRater
@@ -83,7 +84,8 @@ class PairJudge:
         rated = self._rated(pairs, scores, likely)
         fine = [place for place, ratings in enumerate(rated) if isinstance(ratings, Ratings)]
         ratings = [ratings for ratings in rated if isinstance(ratings, Ratings)]
-        some = None if likely is None else likely[fine]
+        known = [own for own in (likely[place] for place in fine) if isinstance(own, Tensor)]
+        some = torch.stack(known) if known else None
         found = iter(self.judge.judge([pairs[place] for place in fine], ratings, some))
         return [next(found) if isinstance(one, Ratings) else self._unrated(one) for one in rated]
 
@@ -91,37 +93,46 @@ class PairJudge:
         """The question about a pair is longer than the pair, whose margin does not depend on it."""
         return Judgement.unasked() if self.optional and isinstance(refusal, TooLong) else refusal
 
-    def _likely(self, pairs: Sequence[Pair], scores: Sequence[Scores]) -> Tensor | None:
-        """[P, R] what the adapter says."""
+    def _likely(self, pairs: Sequence[Pair], scores: Sequence[Scores]) -> list[Tensor | PairRefused | None]:
+        """[R] what the adapter says of each pair; the reason instead where it fails, None without an adapter."""
         if self.adapter is None:
-            return None
+            return [None] * len(pairs)
         if isinstance(self.adapter, HeadAdapter):
-            return self.adapter.likely(torch.stack([own[-1] for own in scores]))
+            return list(self.adapter.likely(torch.stack([own[-1] for own in scores])))
         classifier = self.holdings.adapters.classifier(self.adapter)
-        found = []
+        found: list[Tensor | PairRefused | None] = []
         for pair in pairs:
             self.manner.go_on()
             with _asking.turn(urgent=self.manner.urgent):
-                found.append(classifier.likely([pair]))
-        return torch.cat(found)
+                found.append(_classified(classifier, pair))
+        return found
 
     def _rated(
-        self, pairs: Sequence[Pair], scores: Sequence[Scores], likely: Tensor | None
+        self, pairs: Sequence[Pair], scores: Sequence[Scores], likely: Sequence[Tensor | PairRefused | None]
     ) -> list[Ratings | PairRefused]:
         """Ratings by all rules; by those alone that can be critical where that is known and rating is dear."""
         if self.judge.bank:
-            return [ratings_of(own[0]) for own in scores]
+            rated: list[Ratings | PairRefused] = [ratings_of(own[0]) for own in scores]
+            return [own if isinstance(own, PairRefused) else one for one, own in zip(rated, likely, strict=True)]
         rater = LogitRater(self.annotator, [rule.text for rule in self.judge.pool.ordered])
-        rated: list[Ratings | PairRefused] = []
-        for place, pair in enumerate(pairs):
-            self.manner.go_on()
-            item = Answered(pair.messages, [pair.chosen, pair.rejected])
-            with _asking.turn(urgent=self.manner.urgent):
-                rated += rater.rate([item], truncate=self.truncate, rules=self._asked(likely, place))
-        return rated
+        return [self._asked(rater, pair, own) for pair, own in zip(pairs, likely, strict=True)]
 
-    def _asked(self, likely: Tensor | None, place: int) -> list[list[int]] | None:
-        """Places of the rules to ask about for one pair; None for all of them."""
+    def _asked(self, rater: LogitRater, pair: Pair, likely: Tensor | PairRefused | None) -> Ratings | PairRefused:
+        if isinstance(likely, PairRefused):
+            return likely
+        rules = [self.judge.fixed] if self.judge.fixed else None
         if likely is not None:
-            return top(likely[[place]], self.judge.judging.k).tolist()
-        return [self.judge.fixed] if self.judge.fixed else None
+            rules = top(likely[None], self.judge.judging.k).tolist()
+        self.manner.go_on()
+        with _asking.turn(urgent=self.manner.urgent):
+            item = Answered(pair.messages, [pair.chosen, pair.rejected])
+            return rater.rate([item], truncate=self.truncate, rules=rules)[0]
+
+
+def _classified(classifier: Classifier, pair: Pair) -> Tensor | PairRefused:
+    """[R] what a classifier says of one pair, which fails alone."""
+    try:
+        (likely,) = classifier.likely([pair])
+    except Exception as error:
+        return refusal_of(error)
+    return likely if torch.isfinite(likely).all() else NotFinite("the rule adapter's numbers are not finite")

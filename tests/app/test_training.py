@@ -1,11 +1,12 @@
 """POST /training: a rule adapter made by a running worker, from an uploaded file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from redis import Redis
 from starlette.testclient import TestClient
+from torch import Tensor
 
 from app.artifacts import Artifacts
 from app.auth.keys import Keys
@@ -15,6 +16,7 @@ from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.chunk import Ref
+from app.schemas.pairs import Pair
 from app.schemas.training import AdapterTask
 from tests.app.conftest import Connect, Station
 from tests.app.jobs.conftest import PLENTY, submission
@@ -22,6 +24,7 @@ from tests.workers.rules.adapting.conftest import telling_pairs
 from tests.workers.rules.adapting.test_teach import options
 from tests.workers.rules.test_bank import POOL, made
 from workers.engine.annotator import Annotator
+from workers.rules.adapting.classifier import Classifier
 from workers.rules.bank import RuleBank, to_files
 
 COUNT = 48
@@ -124,6 +127,30 @@ def test_a_new_adapter_chooses_the_rules_of_a_pair_whichever_side_is_which(
         assert [entry["margin"] for entry in answer.json()["annotations"]] == pytest.approx(margins)
     other = client.post("/annotate", json={"method": "rules", "rules": rules | {"k": 2}, "pairs": [pair]}).json()
     assert other["provenance"]["rules"]["calibrated"] is False
+
+
+@pytest.mark.parametrize(("fault", "code"), [(None, "forward_failed"), (float("nan"), "not_finite")])
+def test_a_pair_on_which_a_classifier_fails_fails_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, fault: float | None, code: str
+) -> None:
+    finished(client, post(client, "lora", epochs=1, rank=2))
+    fine, guilty, other = (pair.model_dump(exclude_none=True) for pair in telling_pairs(3))
+    likely = Classifier.likely
+
+    def failing(classifier: Classifier, pairs: Sequence[Pair]) -> Tensor:
+        found = likely(classifier, pairs)
+        if any(pair.chosen == guilty["chosen"] for pair in pairs):
+            if fault is None:
+                raise RuntimeError("out of memory")
+            found[:, 0] = fault
+        return found
+
+    monkeypatch.setattr(Classifier, "likely", failing)
+    rules = {"pool": "tiny", "bank": "mine", "policy": "adapter", "adapter": "new", "k": 1}
+    body = {"method": "rules", "rules": rules, "pairs": [fine, guilty, other]}
+    first, second, third = client.post("/annotate", json=body, headers={"Prefer": "wait=30"}).json()["annotations"]
+    assert second["error"]["code"] == code
+    assert len(first["rules"]["critical"]) == len(third["rules"]["critical"]) == 1
 
 
 def test_an_adapter_made_for_other_rules_or_for_none_is_refused(client: TestClient) -> None:
