@@ -26,6 +26,21 @@ _LEVELS = 4
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What makes log-odds of raw margins.
+
+    Attributes:
+        slope: log-odds per unit.
+        level_edges: quantiles of the margins, in log-odds.
+        error: expected calibration error, cross-validated over prompts.
+    """
+
+    slope: float
+    level_edges: list[float]
+    error: float
+
+
+@dataclass(frozen=True)
 class RatedPairs:
     """P labelled pairs as a rater sees them.
 
@@ -148,12 +163,21 @@ def held_out_log_odds(margins: Tensor, fold: Tensor) -> Tensor:
     return log_odds
 
 
+def scale_of(margins: Tensor, families: Tensor) -> Scale | None:
+    """The scale that fits [P] raw margins of labelled pairs best; None if they carry no signal."""
+    slope = platt_slope(margins)
+    if slope is None:
+        return None
+    error = calibration_error(held_out_log_odds(margins, folds(families, _FOLDS)))
+    return Scale(slope, level_edges(slope * margins, _LEVELS), error)
+
+
 def _figure(rated: RatedPairs, policy: PolicyName, k: int, rater: RaterName, contrast: Contrast | None) -> PolicyFigure:
     fold = folds(rated.families, _FOLDS)
     fixed = best_rules(rated.evidence.differences, k) if policy == "fixed" else ()
     chosen = Policy(policy, k, fixed)
     margins = held_out_fixed(rated, k, fold) if policy == "fixed" else rated.margins(chosen)
-    slope = platt_slope(margins)
+    scale = scale_of(margins, rated.families)
     return PolicyFigure(
         policy=policy,
         k=k,
@@ -161,8 +185,8 @@ def _figure(rated: RatedPairs, policy: PolicyName, k: int, rater: RaterName, con
         accuracy=accuracy(margins, rated.families),
         gain=None if policy == "all" else gain(margins, rated.margins(Policy("all")), rated.families),
         ties=float((margins == 0).double().mean()),
-        slope=slope,
-        level_edges=[] if slope is None else level_edges(slope * margins, _LEVELS),
-        calibration_error=None if slope is None else calibration_error(held_out_log_odds(margins, fold)),
+        slope=scale.slope if scale else None,
+        level_edges=scale.level_edges if scale else [],
+        calibration_error=scale.error if scale else None,
         **({} if contrast is None else balance().figures(contrast.rated.margins(chosen), contrast.places)),
     )

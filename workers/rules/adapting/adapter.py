@@ -24,16 +24,8 @@ FORMAT = Format("rule adapter", AdapterCard, CARD, TENSORS, UnusableAdapter)
 
 
 @dataclass(frozen=True)
-class HeadAdapter:
-    """A rule adapter on activations.
-
-    Attributes:
-        card: everything but the numbers.
-        head: its numbers; the rules are in the order of the pool.
-    """
-
+class _Adapter:
     card: AdapterCard
-    head: Head
 
     @property
     def id(self) -> str:
@@ -44,6 +36,18 @@ class HeadAdapter:
     def digest(self) -> str:
         """Of its content."""
         return self.card.digest
+
+
+@dataclass(frozen=True)
+class HeadAdapter(_Adapter):
+    """A rule adapter on activations.
+
+    Attributes:
+        card: everything but the numbers.
+        head: its numbers; the rules are in the order of the pool.
+    """
+
+    head: Head
 
     @cached_property
     def reads(self) -> tuple[Site, ...]:
@@ -65,7 +69,7 @@ class HeadAdapter:
 
 
 @dataclass(frozen=True)
-class LoraAdapter:
+class LoraAdapter(_Adapter):
     """A rule adapter on pairs.
 
     Attributes:
@@ -73,18 +77,7 @@ class LoraAdapter:
         tensors: its numbers by name, as they are stored.
     """
 
-    card: AdapterCard
     tensors: dict[str, Tensor]
-
-    @property
-    def id(self) -> str:
-        """The name under which requests ask for it."""
-        return self.card.id
-
-    @property
-    def digest(self) -> str:
-        """Of its content."""
-        return self.card.digest
 
     def classifier(self, annotator: Annotator) -> Classifier:
         """Put it on the annotator's weights: takes seconds, and the memory of its own numbers. To be done once.

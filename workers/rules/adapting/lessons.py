@@ -37,7 +37,7 @@ class Lessons:
         relevance: [P, R].
         activations: [N, 2, S, d] float32 at the places asked for, in a file; S is zero where none were.
         members: [P] which of them are the pairs'.
-        noise, correlation: of the rater, as `Evidence` has them.
+        noise, correlation, used: of the rater, as `Evidence` has them.
         skipped: pairs that the annotator cannot read.
     """
 
@@ -49,6 +49,7 @@ class Lessons:
     members: Tensor
     noise: Tensor | None = None
     correlation: Tensor | None = None
+    used: Tensor | None = None
     skipped: int = 0
 
     def __len__(self) -> int:
@@ -61,7 +62,8 @@ class Lessons:
 
     def critical(self, policy: Policy, likely: Tensor | None = None) -> Choice:
         """The critical rules of every pair by a policy; `likely` [P, R] is for the policy `adapter`."""
-        return choose(policy, Evidence(self.differences, self.relevance, self.noise, self.correlation, likely=likely))
+        known = (self.differences, self.relevance, self.noise, self.correlation)
+        return choose(policy, Evidence(*known, likely=likely, used=self.used))
 
     def margins(self, choice: Choice) -> Tensor:
         """[P] raw margins by some rules, zero where none is relevant, as verdicts have it."""
@@ -123,6 +125,7 @@ def gather(
         members=torch.tensor(kept),
         noise=bank.noise.double() if bank else None,
         correlation=bank.correlation.double() if bank else None,
+        used=bank.used if bank else None,
         skipped=len(pairs) - len(kept),
     )
 

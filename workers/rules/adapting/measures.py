@@ -5,13 +5,10 @@ from torch import Tensor
 
 from app.schemas.ruleadapters import AdapterMeasures, ChooserName, ChooserReading, Estimate
 from app.schemas.rulebanks import PolicyReading
-from workers.directions.evaluation import accuracy, calibration_error, folds, interval, level_edges, platt_slope
+from workers.directions.evaluation import accuracy, interval
 from workers.rules.adapting.lessons import Lessons
-from workers.rules.evaluating import held_out_log_odds
+from workers.rules.evaluating import scale_of
 from workers.rules.selection import Choice, Policy
-
-LEVELS = 4
-"""Parts of equal size into which the levels cut margins, as those of banks do."""
 
 
 def measure(
@@ -56,17 +53,17 @@ def calibrate(lessons: Lessons, policy: Policy, likely: Tensor) -> PolicyReading
         likely: [P, R] what the adapter says of them.
     """
     margins = lessons.margins(lessons.critical(policy, likely))
-    slope = platt_slope(margins)
-    if slope is None:
+    scale = scale_of(margins, lessons.families)
+    if scale is None:
         return None
     prompts = len(torch.unique(lessons.families))
     return PolicyReading(
         policy=policy.name,
         k=policy.k,
-        slope=slope,
-        level_edges=level_edges(slope * margins, LEVELS),
+        slope=scale.slope,
+        level_edges=scale.level_edges,
         accuracy=accuracy(margins, lessons.families),
-        calibration_error=calibration_error(held_out_log_odds(margins, folds(lessons.families))),
+        calibration_error=scale.error,
         data=f"{len(lessons)} pairs of {prompts} prompts that the adapter was not fitted to",
     )
 

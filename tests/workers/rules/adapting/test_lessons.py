@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from app.schemas.pairs import Pair
-from tests.workers.rules.adapting.conftest import telling_pairs
+from tests.workers.rules.adapting.conftest import NUMBERS, SHOUTING, telling_pairs
 from tests.workers.rules.test_bank import POOL
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
@@ -85,5 +85,13 @@ def test_what_is_critical_is_what_the_policy_says(lessons: Lessons) -> None:
     some = lessons.at(torch.tensor([3, 5]))
     assert torch.equal(some.critical(Policy("published", 1)).critical, choice.critical[[3, 5]])
     likely = torch.zeros_like(lessons.relevance)
-    likely[:, 0] = 1
-    assert lessons.critical(Policy("adapter", 1), likely).critical[:, 0].all()
+    likely[:, NUMBERS] = 1
+    assert lessons.critical(Policy("adapter", 1), likely).critical[:, NUMBERS].all()
+
+
+def test_a_rule_that_the_bank_does_not_use_is_never_critical(lessons: Lessons) -> None:
+    (unused,) = {0, NUMBERS, SHOUTING} - {NUMBERS, SHOUTING}
+    likely = torch.zeros_like(lessons.relevance)
+    likely[:, unused] = 1
+    for policy in (Policy("adapter", 3), Policy("all"), Policy("published", 3)):
+        assert not lessons.critical(policy, likely).critical[:, unused].any()
