@@ -21,7 +21,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -47,6 +47,10 @@ _UNION_TAGS = {"prompt": PROMPT_KINDS, "direction": DIRECTION_KINDS, "pairs": PA
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
+TAKEN = "is taken; `replace` allows to replace it"
+"""What is wrong with an id that stands for something already."""
+
+
 class ApiError(Exception):
     """An answer other than success."""
 
@@ -59,6 +63,11 @@ class ApiError(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+
+    @classmethod
+    def at(cls, pointer: str, code: str, detail: str, whole: str | None = None) -> Self:
+        """The error of one field; `whole` says what that means for the request, where it is more than `detail`."""
+        return cls(whole or detail, errors=[FieldProblem(pointer=pointer, code=code, detail=detail)])
 
 
 class Unauthorized(ApiError):
@@ -101,6 +110,11 @@ class Unprocessable(ApiError):
     """The request is well-formed, but cannot be answered."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+def invalid(pointer: str, code: str, detail: str) -> Unprocessable:
+    """One field of a request is not valid."""
+    return Unprocessable.at(pointer, code, detail, "the request is not valid")
 
 
 class UnsupportedMedia(ApiError):

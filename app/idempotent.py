@@ -9,9 +9,8 @@ from fastapi import Depends, Header, Request
 from starlette.concurrency import run_in_threadpool
 
 from app.auth.caller import Caller
-from app.errors import Unprocessable
+from app.errors import invalid
 from app.jobs.idempotency import KeyReused, job_for
-from app.schemas.problem import FieldProblem
 from app.service import Service
 
 IdempotencyKey = Annotated[
@@ -63,7 +62,7 @@ async def attempt_of(service: Service, caller: Caller, keyed: Keyed) -> Attempt:
     """Which job a request is; asked once it is known to be valid, because from then on its key stands for it.
 
     Raises:
-        Unprocessable: the key stands for another request.
+        invalid: the key stands for another request.
     """
     fresh = secrets.token_urlsafe(16)
     if keyed.key is None:
@@ -73,5 +72,4 @@ async def attempt_of(service: Service, caller: Caller, keyed: Keyed) -> Attempt:
         return Attempt(await run_in_threadpool(made, service.settings.result_seconds), repeatable=True)
     except KeyReused:
         detail = "stands for another request that was made before"
-        error = FieldProblem(pointer="header/Idempotency-Key", code="idempotency_key_reused", detail=detail)
-        raise Unprocessable("the request is not valid", errors=[error]) from None
+        raise invalid("header/Idempotency-Key", "idempotency_key_reused", detail) from None

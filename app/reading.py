@@ -2,14 +2,13 @@
 
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import NotFound, Unavailable, Unprocessable
+from app.errors import NotFound, Unavailable, invalid
 from app.jobs.roster import HeldBank, WorkerState
 from app.ruleadapters import AdapterMissing
 from app.rulepools import PoolMissing
 from app.schemas.annotate import AnnotateOptions, DirectionOptions
 from app.schemas.chunk import Judging, Reading, Ref
 from app.schemas.judging import RuleOptions
-from app.schemas.problem import FieldProblem
 from app.schemas.ruleadapters import AdapterCard
 from app.schemas.rules import RulePool
 from app.service import Service
@@ -43,7 +42,7 @@ async def _directions(service: Service, options: DirectionOptions) -> list[Ref]:
     cards = [await service.direction(name, at) for name, at in zip(options.asked, pointers, strict=True)]
     clash = next((i for i, card in enumerate(cards) if card in cards[:i]), None)
     if clash is not None:
-        raise _unfit(pointers[clash], "same_direction", "is named twice: default is one")
+        raise invalid(pointers[clash], "same_direction", "is named twice: default is one")
     return [Ref(id=card.id, digest=card.digest) for card in cards]
 
 
@@ -83,7 +82,7 @@ def pool_of(service: Service, pool_id: str, at: str = "") -> RulePool:
     try:
         return service.rule_pools.pool(pool_id)
     except PoolMissing:
-        raise _missing(f"{at}/pool", "unknown_pool", "there is no such pool; GET /rules lists them") from None
+        raise NotFound.at(f"{at}/pool", "unknown_pool", "there is no such pool; GET /rules lists them") from None
 
 
 async def held_bank(service: Service, bank_id: str | None, pool_digest: str, at: str = "") -> Ref:
@@ -97,11 +96,11 @@ async def held_bank(service: Service, bank_id: str | None, pool_digest: str, at:
     if found is None:
         found = _bank(await service.banks(anew=True), bank_id, pool_digest)  # it may be new
     if found is None and bank_id is None:
-        raise _missing(f"{at}/pool", "no_bank", _NO_BANK)
+        raise NotFound.at(f"{at}/pool", "no_bank", _NO_BANK)
     if found is None:
-        raise _missing(f"{at}/bank", "unknown_bank", _UNKNOWN_BANK)
+        raise NotFound.at(f"{at}/bank", "unknown_bank", _UNKNOWN_BANK)
     if found.pool_digest != pool_digest:
-        raise _unfit(f"{at}/bank", "other_pool", _OTHER_POOL.format("/rule-banks"))
+        raise invalid(f"{at}/bank", "other_pool", _OTHER_POOL.format("/rule-banks"))
     return Ref(id=found.id, digest=found.digest)
 
 
@@ -119,11 +118,13 @@ def _adapter(
     try:
         card = service.rule_adapters.card(adapter_id)
     except AdapterMissing:
-        raise _missing(at, "unknown_adapter", "there is no such rule adapter; GET /rule-adapters lists them") from None
+        raise NotFound.at(
+            at, "unknown_adapter", "there is no such rule adapter; GET /rule-adapters lists them"
+        ) from None
     if card.pool_digest != pool_digest:
-        raise _unfit(at, "other_pool", _OTHER_POOL.format("/rule-adapters"))
+        raise invalid(at, "other_pool", _OTHER_POOL.format("/rule-adapters"))
     if card.model_revision not in {worker.model_revision for worker in workers}:
-        raise _unfit(at, "other_annotator", "was made for another annotator")
+        raise invalid(at, "other_annotator", "was made for another annotator")
     return card
 
 
@@ -131,12 +132,4 @@ def _refuse_unknown(options: RuleOptions, pool: RulePool) -> None:
     known = {rule.id for rule in pool.rules}
     for place, rule in enumerate(options.fixed or []):
         if rule not in known:
-            raise _unfit(f"/rules/fixed/{place}", "unknown_rule", "is no rule of the pool")
-
-
-def _missing(pointer: str, code: str, detail: str) -> NotFound:
-    return NotFound(detail, errors=[FieldProblem(pointer=pointer, code=code, detail=detail)])
-
-
-def _unfit(pointer: str, code: str, detail: str) -> Unprocessable:
-    return Unprocessable("the request is not valid", errors=[FieldProblem(pointer=pointer, code=code, detail=detail)])
+            raise invalid(f"/rules/fixed/{place}", "unknown_rule", "is no rule of the pool")

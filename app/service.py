@@ -25,7 +25,6 @@ from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.annotate import DEFAULT
 from app.schemas.directions import DirectionCard
-from app.schemas.problem import FieldProblem
 from app.settings import Settings
 
 _ROSTER_SECONDS = 0.5
@@ -156,7 +155,7 @@ class Service:
             held = await self.directions()
         if wanted is None or wanted not in held:
             detail = "no worker holds this direction; GET /directions lists those there are"
-            raise NotFound(detail, errors=[FieldProblem(pointer=pointer, code="unknown_direction", detail=detail)])
+            raise NotFound.at(pointer, "unknown_direction", detail)
         return held[wanted]
 
 

@@ -11,7 +11,7 @@ from app.answer import ACCEPTED, accepted, submit_once
 from app.auth.caller import GUARDED, CallerDep, requires
 from app.auth.quota import METERED
 from app.body import JsonRoute
-from app.errors import Conflict, NotFound
+from app.errors import TAKEN, Conflict, NotFound
 from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys
 from app.jobs.cut import CHARACTERS_PER_TOKEN
@@ -22,7 +22,7 @@ from app.schemas.directions import DefaultRequest, DirectionCard, DirectionList
 from app.schemas.fit import FitRequest, rows_of
 from app.schemas.jobs import Job
 from app.schemas.names import DirectionId
-from app.schemas.problem import FieldProblem, documented
+from app.schemas.problem import documented
 from app.schemas.report import DirectionReport
 from app.service import Service, ServiceDep
 from app.webhooks.admission import admitted
@@ -86,8 +86,7 @@ async def fit_direction(request: FitRequest, service: ServiceDep, caller: Caller
 
 def _unless_taken(service: Service, request: FitRequest, job: Submission) -> Submission:
     if not request.replace and service.registry.holds(request.id):
-        error = FieldProblem(pointer="/id", code="direction_exists", detail="is taken; `replace` allows to replace it")
-        raise Conflict("a direction of this id exists", errors=[error])
+        raise Conflict.at("/id", "direction_exists", TAKEN, "a direction of this id exists")
     return job
 
 

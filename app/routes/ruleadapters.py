@@ -10,7 +10,7 @@ from app.body import JsonRoute
 from app.errors import NotFound
 from app.ruleadapters import AdapterMissing
 from app.schemas.names import AdapterId
-from app.schemas.problem import FieldProblem, documented
+from app.schemas.problem import documented
 from app.schemas.ruleadapters import AdapterCard, AdapterList
 from app.service import ServiceDep
 
@@ -49,4 +49,4 @@ async def delete_adapter(adapter_id: AdapterName, service: ServiceDep) -> None:
 
 def _unknown() -> NotFound:
     detail = "there is no such rule adapter; GET /rule-adapters lists those there are"
-    return NotFound(detail, errors=[FieldProblem(pointer="path/adapter_id", code="unknown_adapter", detail=detail)])
+    return NotFound.at("path/adapter_id", "unknown_adapter", detail)

@@ -10,7 +10,7 @@ from app.body import JsonRoute
 from app.errors import NotFound
 from app.rulebanks import BankMissing
 from app.schemas.names import BankId
-from app.schemas.problem import FieldProblem, documented
+from app.schemas.problem import documented
 from app.schemas.rulebanks import BankCard, BankList
 from app.service import ServiceDep
 
@@ -47,4 +47,4 @@ async def delete_bank(bank_id: BankName, service: ServiceDep) -> None:
 
 def _unknown() -> NotFound:
     detail = "there is no such bank; GET /rule-banks lists those there are"
-    return NotFound(detail, errors=[FieldProblem(pointer="path/bank_id", code="unknown_bank", detail=detail)])
+    return NotFound.at("path/bank_id", "unknown_bank", detail)

@@ -9,10 +9,10 @@ from starlette.concurrency import run_in_threadpool
 from app.auth.caller import GUARDED, requires
 from app.body import JsonRoute
 from app.dependants import dependants
-from app.errors import Conflict, NotFound
+from app.errors import TAKEN, Conflict, NotFound
 from app.rulepools import PoolMissing, RulePools
 from app.schemas.names import PoolId
-from app.schemas.problem import FieldProblem, documented
+from app.schemas.problem import documented
 from app.schemas.rules import NewPool, Pool, PoolCard, PoolList, card_of
 from app.service import ServiceDep
 
@@ -75,15 +75,14 @@ async def delete_pool(pool_id: PoolName, service: ServiceDep) -> None:
 
 def _add(pools: RulePools, request: NewPool) -> None:
     if not request.replace and pools.current().get(request.id, request.pool.digest) != request.pool.digest:
-        error = FieldProblem(pointer="/id", code="pool_exists", detail="is taken; `replace` allows to replace it")
-        raise Conflict("a pool of this id exists", errors=[error])
+        raise Conflict.at("/id", "pool_exists", TAKEN, "a pool of this id exists")
     pools.add(request.id, request.pool)
 
 
 def _delete(pools: RulePools, pool_id: str) -> None:
     if needing := dependants(pools.artifacts, pool_id, pools.digests(pool_id)):
         detail = f"{needing} would be of no use without this pool; delete those first"
-        raise Conflict(detail, errors=[FieldProblem(pointer="path/pool_id", code="pool_needed", detail=detail)])
+        raise Conflict.at("path/pool_id", "pool_needed", detail)
     pools.delete(pool_id)
 
 
@@ -99,4 +98,4 @@ def _cards(pools: RulePools) -> list[PoolCard]:
 
 def _unknown() -> NotFound:
     detail = "there is no such pool; GET /rules lists those there are"
-    return NotFound(detail, errors=[FieldProblem(pointer="path/pool_id", code="unknown_pool", detail=detail)])
+    return NotFound.at("path/pool_id", "unknown_pool", detail)

@@ -10,7 +10,7 @@ from app.answer import ACCEPTED, accepted, submit_once
 from app.auth.caller import GUARDED, CallerDep, requires
 from app.auth.quota import METERED
 from app.body import JsonRoute
-from app.errors import Conflict, Unprocessable
+from app.errors import TAKEN, Conflict, invalid
 from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys
@@ -19,7 +19,7 @@ from app.reading import held_bank, pool_of
 from app.routes.files import stored_file
 from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
-from app.schemas.problem import FieldProblem, documented
+from app.schemas.problem import documented
 from app.schemas.training import MOST_PAIRS, AdapterTask, TrainingRequest
 from app.service import Service, ServiceDep
 from app.webhooks.admission import admitted
@@ -66,8 +66,7 @@ def _refuse_too_many(file: StoredFile, request: TrainingRequest) -> None:
     most = MOST_PAIRS[request.kind]
     if file.rows > most:
         detail = f"holds {file.rows:,} pairs; a rule adapter of kind {request.kind} is taught with {most:,} at most"
-        error = FieldProblem(pointer="/data", code="too_many_pairs", detail=detail)
-        raise Unprocessable("the request is not valid", errors=[error])
+        raise invalid("/data", "too_many_pairs", detail)
 
 
 async def _task(service: Service, request: TrainingRequest) -> AdapterTask:
@@ -79,8 +78,7 @@ async def _task(service: Service, request: TrainingRequest) -> AdapterTask:
 
 def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTask, webhook: str | None) -> Submission:
     if not task.options.replace and service.rule_adapters.holds(task.options.id):
-        error = FieldProblem(pointer="/id", code="adapter_exists", detail="is taken; `replace` allows to replace it")
-        raise Conflict("a rule adapter of this id exists", errors=[error])
+        raise Conflict.at("/id", "adapter_exists", TAKEN, "a rule adapter of this id exists")
     service.files.keep(file, time.time() + service.settings.file_seconds)
     return Submission(
         kind="training",
