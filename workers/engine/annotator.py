@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from workers.engine import attention, taps
 from workers.engine.errors import ModelNotLoaded
+from workers.engine.reordered import reorder
 from workers.engine.template import ChatTemplate
 from workers.engine.weights import locate
 
@@ -146,6 +147,8 @@ def assemble(
         taps.install(layer, annotator.blocks[layer])
     if annotator.final_norm is not None:
         taps.install(annotator.depth, annotator.final_norm)
+    if annotator.device.type == "cpu" and annotator.dtype == torch.bfloat16:
+        reorder(annotator.blocks)
     return annotator
 
 

@@ -22,6 +22,7 @@ NAME = "safemargin_paired"
 """The name to pass as `attn_implementation`."""
 
 _DIRECT_LIMIT = 1024
+_FAR = 1e25
 _current: ContextVar["_Batch"] = ContextVar("safemargin_layout")
 
 
@@ -48,6 +49,11 @@ def packed(layout: Layout, dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def in_packed_pass() -> bool:
+    """Whether this is inside `packed`."""
+    return _current.get(None) is not None
 
 
 def paired_attention(
@@ -114,9 +120,30 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tens
     # that share keys can share one product.
     shared = heads // k.shape[1]
     folded = q.reshape(batch, k.shape[1], shared * rows, width).flatten(0, 1) * scale
-    scores = torch.bmm(folded, k.flatten(0, 1).transpose(1, 2))
-    scores.view(batch, heads, rows, -1).add_(mask[:, None])
-    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view(batch, heads, rows, width)
+    keys, values = k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
+    weights, total = _exponentials(_scores(folded, keys, mask))
+    if weights is None:
+        return torch.bmm(_scores(folded, keys, mask).softmax(-1), values).view(batch, heads, rows, width)
+    return (torch.bmm(weights, values) / total).view(batch, heads, rows, width)
+
+
+def _scores(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+    """[b * kv, shared * r, s] of folded queries and keys, an additive mask [b or 1, r, s] applied."""
+    scores = torch.bmm(q, k)
+    scores.view(mask.shape[0], -1, *mask.shape[1:]).add_(mask[:, None])
+    return scores
+
+
+def _exponentials(scores: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Exponentials of scores, in place, and the sum of every row: a softmax, the division left to do.
+
+    To subtract the largest score of each row first, as a softmax does, takes as long as all the rest. None where that
+    is needed because a sum is not far from what the dtype can hold.
+    """
+    weights = scores.exp_()
+    total = weights.sum(-1, keepdim=True)
+    least, most = total.aminmax()
+    return (weights if least > 1 / _FAR and most < _FAR else None), total
 
 
 def _allowed(layout: Layout, window: int | None) -> tuple[Tensor, Tensor]:
@@ -141,7 +168,7 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _mask(*arguments: Any, **options: Any) -> Tensor | None:
     """Packed passes make their own masks."""
-    return None if _current.get(None) is not None else cast(Tensor | None, sdpa_mask(*arguments, **options))
+    return None if in_packed_pass() else cast(Tensor | None, sdpa_mask(*arguments, **options))
 
 
 AttentionInterface.register(NAME, paired_attention)

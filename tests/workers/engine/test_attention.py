@@ -5,6 +5,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from tests.conftest import DEPTH, encode, tiny_annotator
@@ -92,3 +93,18 @@ def test_outside_a_packed_pass_attention_is_transformers_own(architecture: str) 
     with torch.inference_mode():
         one, other = (a.model(input_ids=tokens, attention_mask=mask).logits[mask.bool()] for a in (ours, plain))
     torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("score", [0.0, 100.0, -100.0])
+def test_scores_whose_exponentials_a_float_cannot_hold_are_attended_all_the_same(
+    annotator: Annotator, score: float
+) -> None:
+    group = encode(annotator, "hi", "me")
+    layout = Layout.of([group], annotator.device)
+    source = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, group.size, 8, generator=source) for _ in range(3))
+    query[..., 0], key[..., 0] = 1.0, score
+    with packed(layout, torch.float32):
+        ours, _ = paired_attention(nn.Identity(), query, key, value, None, scaling=1.0)
+    plain = scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0)
+    torch.testing.assert_close(ours, plain.transpose(1, 2), atol=1e-4, rtol=1e-4)
