@@ -33,9 +33,15 @@ class Apart:
 
 
 def peak_mib(pid: int) -> float:
-    """The most memory in MiB that a process has had resident so far."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    """The most memory in MiB that a process has had resident so far, and what its children hold for themselves now."""
+    children = [child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    own = _kib(Path(f"/proc/{pid}/status"), "VmHWM")
+    return (own + sum(_kib(Path(f"/proc/{child}/smaps_rollup"), "Private_") for child in children)) / 1024
+
+
+def _kib(file: Path, field: str) -> int:
+    """Sum of the lines of a file of /proc that begin like this."""
+    return sum(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith(field))
 
 
 def _hold(make: Callable[..., object], arguments: tuple[object, ...]) -> int:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -18,15 +18,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from workers.engine.crew import Read
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.packing import Group, United, pack
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
-
-Read = Callable[[Sequence[Group], Sequence[Site]], Tensor]
-"""The forward pass: groups and S sites to [n, S, d] pooled activations."""
 
 Scores = tuple[Tensor, ...]
 """Of a group's K responses: what each scorer makes of them, [K, …]."""

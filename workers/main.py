@@ -29,8 +29,8 @@ from workers.configured import configured_annotator
 from workers.directions.errors import DirectionError
 from workers.engine import process
 from workers.engine.annotator import Annotator
+from workers.engine.crew import Read, reader
 from workers.engine.errors import EngineError
-from workers.engine.forward import read
 from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
@@ -76,12 +76,13 @@ def main() -> int:
     except StoreUnreachable as error:
         log.error("%s", error)
         return EXIT_STORE
-    return _serve(config, annotator, holdings, stop)
+    with reader(annotator) as read:
+        return _serve(config, annotator, holdings, read, stop)
 
 
-def _serve(config: Settings, annotator: Annotator, holdings: Holdings, stop: threading.Event) -> int:
+def _serve(config: Settings, annotator: Annotator, holdings: Holdings, read: Read, stop: threading.Event) -> int:
     metrics = WorkerMetrics()
-    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
+    batcher = Batcher(read, annotator.budget, metrics)
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
     presence = Presence(redis, name, annotator, holdings, metrics.serve(config.metrics_port))

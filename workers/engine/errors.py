@@ -2,11 +2,14 @@
 
     EngineError
     ├── ModelNotLoaded      the annotator cannot be found, read or run
+    ├── PassFailed          a forward pass in another process raised something
     └── PairRefused         one pair cannot be scored; its neighbours can
         ├── TooLong         it does not fit the annotator's window
         ├── TemplateRefused the chat template does not accept its roles
         ├── NotFinite       its activations are not finite numbers
         └── Unscorable      the forward pass fails on it even alone
+
+PassesLost is none of them, so that nobody takes it for the fault of a pair: the process cannot go on.
 
 Every PairRefused carries a stable `code`, a `detail` without any of the pair's text, and the counts that explain it.
 """
@@ -18,6 +21,14 @@ class EngineError(Exception):
 
 class ModelNotLoaded(EngineError):
     """The annotator cannot be found, read or run as asked."""
+
+
+class PassFailed(EngineError):
+    """A forward pass in another process raised something, whose name this carries."""
+
+
+class PassesLost(BaseException):
+    """No forward pass can be made any more; a fresh process can."""
 
 
 class PairRefused(EngineError):
@@ -59,4 +70,5 @@ def refusal_of(error: Exception) -> PairRefused:
     """What to answer for a pair on which the forward pass failed with this error."""
     if isinstance(error, PairRefused):
         return error
-    return Unscorable(f"the annotator fails on this pair ({type(error).__name__})")
+    name = str(error) if isinstance(error, PassFailed) else type(error).__name__
+    return Unscorable(f"the annotator fails on this pair ({name})")

@@ -1,0 +1,148 @@
+"""Forward passes in processes of their own, for a CPU with several cores.
+
+Passes on threads of one process meet at Python's one lock between any two products: two of them reach nine tenths of
+what two processes reach, and less where other threads work too. Members of a crew are forked from the process that has
+loaded the annotator, before it starts threads, and share its weights.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+
+import orjson
+import torch
+from torch import Tensor
+
+from workers.engine.annotator import Annotator
+from workers.engine.errors import PassesLost, PassFailed
+from workers.engine.forward import read
+from workers.engine.packing import Branch, Group
+from workers.engine.sites import Site
+
+_PR_SET_PDEATHSIG = 1
+_DONE, _FAILED = b"+", b"-"
+
+Read = Callable[[Sequence[Group], Sequence[Site]], Tensor]
+"""A forward pass: groups and S sites to [n, S, d] pooled activations."""
+
+
+@contextmanager
+def reader(annotator: Annotator) -> Iterator[Read]:
+    """What makes forward passes, on `annotator.passes` threads at once: a crew where that pays, else this process.
+
+    To be entered before the process starts threads.
+    """
+    if annotator.passes == 1 or sys.platform != "linux":
+        yield lambda groups, sites: read(annotator, groups, sites)
+        return
+    crew = Crew.of(annotator)
+    try:
+        yield crew.read
+    finally:
+        crew.close()
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Processes that each make one forward pass at a time.
+
+    Attributes:
+        width: size d of what they read.
+        members: the processes, and how to speak with each.
+        idle: those that wait for work.
+    """
+
+    width: int
+    members: Sequence[tuple[BaseProcess, Connection]]
+    idle: "SimpleQueue[Connection]"
+
+    @classmethod
+    def of(cls, annotator: Annotator) -> "Crew":
+        """Fork as many as passes should run side by side."""
+        crew = cls(annotator.width, [_member(annotator) for _ in range(annotator.passes)], SimpleQueue())
+        for _, connection in crew.members:
+            crew.idle.put(connection)
+        return crew
+
+    def read(self, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+        """What `forward.read` returns, [n, S, d], from the next member that is free.
+
+        Raises:
+            PassFailed: the pass fails on these groups.
+            PassesLost: a process has ended; this one should, too, so that both are started again.
+        """
+        member = self.idle.get()
+        try:
+            member.send_bytes(_question(groups, sites))
+            answer = member.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise PassesLost("a process of forward passes has ended") from error
+        self.idle.put(member)
+        if answer[:1] == _FAILED:
+            raise PassFailed(answer[1:].decode())
+        return torch.frombuffer(bytearray(answer[1:]), dtype=torch.float32).view(-1, len(sites), self.width)
+
+    def close(self) -> None:
+        """End them, after what they have in hand."""
+        for _, connection in self.members:
+            connection.close()
+        for process, _ in self.members:
+            process.join()
+
+
+def _member(annotator: Annotator) -> tuple[BaseProcess, Connection]:
+    here, there = get_context("fork").Pipe()
+    process = get_context("fork").Process(target=_serve, args=(annotator, there, here), name="pass", daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the tokenizer are no danger to a fork
+        process.start()
+    there.close()
+    return process, here
+
+
+def _serve(annotator: Annotator, connection: Connection, other_end: Connection) -> None:
+    """Life of a member: read what comes until nobody is left to ask."""
+    other_end.close()
+    _die_with_parent()
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the asking process says when it is over
+    while True:
+        try:
+            connection.send_bytes(_answer(annotator, connection.recv_bytes()))
+        except (EOFError, OSError):
+            os._exit(0)
+
+
+def _question(groups: Sequence[Group], sites: Sequence[Site]) -> bytes:
+    """What a pass needs, as JSON: tokens, and places to read."""
+    parts = [(group.prefix, [(b.tokens, b.content) for b in group.branches], group.request) for group in groups]
+    return orjson.dumps((parts, [(site.layer, site.pooling) for site in sites]))
+
+
+def _answer(annotator: Annotator, question: bytes) -> bytes:
+    """The numbers as they lie in memory, or the name of what went wrong: its words may be the pair's."""
+    parts, sites = orjson.loads(question)
+    groups = [
+        Group(tuple(prefix), tuple(Branch(tuple(tokens), content) for tokens, content in branches), 0, tuple(request))
+        for prefix, branches, request in parts
+    ]
+    try:
+        pooled = read(annotator, groups, [Site(layer, pooling) for layer, pooling in sites])
+    except Exception as error:
+        return _FAILED + type(error).__name__.encode()
+    return _DONE + pooled.contiguous().numpy().tobytes()
+
+
+def _die_with_parent() -> None:
+    """End when the process that forked this one ends, however it does."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
