@@ -27,9 +27,9 @@ class Engine:
         self._pairs = pairs
         self._directions = {direction.id: direction for direction in directions}
         self._groups = encoded(self._annotator, pairs)
-        open_ = ExitStack()
-        self._read = open_.enter_context(reader(self._annotator))
-        self._side_by_side = open_.enter_context(side_by_side(self._annotator.passes))
+        self._open = ExitStack()
+        self._read = self._open.enter_context(reader(self._annotator))
+        self._side_by_side = self._open.enter_context(side_by_side(self._annotator.passes))
 
     def score(self, direction_id: str) -> None:
         """Encode all pairs, read them, project them."""
