@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
+_TASK_SECONDS = 60.0
 Asked = TypeVar("Asked")
 
 
@@ -55,21 +56,29 @@ def serve(duty: Duty) -> None:
 
 
 def annotate_next(queue: str) -> None:
-    """Annotate the next chunk of a queue, if there is any, and ask for the task after this one."""
+    """Annotate the next chunks of a queue, if there are any."""
     _next(queue, _annotate)
 
 
 def fit_next(queue: str) -> None:
-    """Make what the next training job orders, and publish it; interrupted by the worker's end, it is given back."""
+    """Make what the next training jobs order, and publish it; interrupted by the worker's end, it is given back."""
     _next(queue, _train)
 
 
 def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
+    """Work on chunk after chunk while there are any: RQ's task around them costs as much as a chunk of one pair."""
     duty = _duties[0]
     hand = Hand(duty.jobs, duty.worker, threading.current_thread().name)
-    claim = _patiently(lambda: hand.claim(queue))
-    if claim is None:
-        return
+    end = time.monotonic() + _TASK_SECONDS
+    while claim := _patiently(lambda: hand.claim(queue)):
+        _work_on(duty, hand, claim, work)
+        if duty.trainer.stop.is_set() or time.monotonic() > end:
+            _patiently(lambda: duty.jobs.wake(queue, duty.jobs.unclaimed(queue)))
+            return
+
+
+def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, Claim], None]) -> None:
+    """Whatever becomes of it, the chunk is out of the hand afterwards."""
     try:
         _patiently(lambda: work(duty, hand, claim))
     except (NotHeld, DirectionError, RuleError, EngineError, Taken) as error:
@@ -81,7 +90,6 @@ def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
         log.error("chunk %s of job %s failed: %s at %s", claim.number, claim.job_id, type(error).__name__, _at(error))
         _fail(duty, claim, f"the worker failed ({type(error).__name__}); its log says where")
     _patiently(hand.put_down)
-    _patiently(lambda: duty.jobs.wake(queue, duty.jobs.unclaimed(queue)))
 
 
 def _patiently(ask: Callable[[], Asked]) -> Asked:

@@ -178,7 +178,10 @@ def lines(client: TestClient, path: str) -> list[int]:
     return [row["line"] for row in rows(client, path)]
 
 
-def test_a_job_in_progress_shows_what_is_done_without_a_gap(connect: Connect, lane: Hand, empty_queue: str) -> None:
+def test_a_job_in_progress_shows_what_is_done_without_a_gap(
+    connect: Connect, lane: Hand, empty_queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_TASK_SECONDS", 0)  # a task works on one chunk
     client = connect(redis_url=empty_queue, chunk_tokens=1)
     location = start(client, MIXED)
     results, errors = f"{location}/results", f"{location}/errors"

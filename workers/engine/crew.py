@@ -13,10 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from queue import SimpleQueue
+from queue import LifoQueue
 
 import orjson
 import torch
@@ -57,18 +56,18 @@ class Crew:
 
     Attributes:
         width: size d of what they read.
-        members: the processes, and how to speak with each.
-        idle: those that wait for work.
+        members: ids of the processes, and how to speak with each.
+        idle: those that wait for work, the warmest on top.
     """
 
     width: int
-    members: Sequence[tuple[BaseProcess, Connection]]
-    idle: "SimpleQueue[Connection]"
+    members: Sequence[tuple[int, Connection]]
+    idle: "LifoQueue[Connection]"
 
     @classmethod
     def of(cls, annotator: Annotator) -> "Crew":
         """Fork as many as passes should run side by side."""
-        crew = cls(annotator.width, [_member(annotator) for _ in range(annotator.passes)], SimpleQueue())
+        crew = cls(annotator.width, [_member(annotator) for _ in range(annotator.passes)], LifoQueue())
         for _, connection in crew.members:
             crew.idle.put(connection)
         return crew
@@ -96,31 +95,35 @@ class Crew:
         for _, connection in self.members:
             connection.close()
         for process, _ in self.members:
-            process.join()
+            os.waitpid(process, 0)
 
 
-def _member(annotator: Annotator) -> tuple[BaseProcess, Connection]:
-    here, there = get_context("fork").Pipe()
-    process = get_context("fork").Process(target=_serve, args=(annotator, there, here), name="pass", daemon=True)
+def _member(annotator: Annotator) -> tuple[int, Connection]:
+    here, there = Pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of the tokenizer are no danger to a fork
-        process.start()
+        process = os.fork()
+    if process == 0:
+        here.close()
+        try:
+            _serve(annotator, there)
+        finally:
+            os._exit(0)
     there.close()
     return process, here
 
 
-def _serve(annotator: Annotator, connection: Connection, other_end: Connection) -> None:
-    """Life of a member: read what comes until nobody is left to ask."""
-    other_end.close()
-    _die_with_parent()
-    torch.set_num_threads(1)
+def _serve(annotator: Annotator, connection: Connection) -> None:
+    """Life of a member: read what comes until nobody is left to ask, which also ends it where nobody closes a crew."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the asking process says when it is over
+        signal.signal(number, signal.SIG_IGN)  # who asks says when it is over
+    torch.set_num_threads(1)
     while True:
         try:
             connection.send_bytes(_answer(annotator, connection.recv_bytes()))
         except (EOFError, OSError):
-            os._exit(0)
+            return
 
 
 def _question(groups: Sequence[Group], sites: Sequence[Site]) -> bytes:
@@ -141,8 +144,3 @@ def _answer(annotator: Annotator, question: bytes) -> bytes:
     except Exception as error:
         return _FAILED + type(error).__name__.encode()
     return _DONE + pooled.contiguous().numpy().tobytes()
-
-
-def _die_with_parent() -> None:
-    """End when the process that forked this one ends, however it does."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

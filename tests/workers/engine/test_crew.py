@@ -56,8 +56,7 @@ def test_a_pass_that_fails_says_by_what_and_the_next_one_is_made(crew: Crew, ann
 
 def test_where_a_member_has_ended_no_pair_is_blamed(crew: Crew, annotator: Annotator) -> None:
     for process, _ in crew.members:
-        os.kill(process.pid or 0, signal.SIGKILL)
-        process.join()
+        os.kill(process, signal.SIGKILL)
     with pytest.raises(PassesLost):
         crew.read(groups_of(annotator), SITES)
     assert not issubclass(PassesLost, Exception)
