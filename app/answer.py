@@ -92,8 +92,7 @@ async def submit_once(
         return {}
     limits = await spend(service, caller, tokens)
     try:
-        work = await run_in_threadpool(make)
-        await _submit(service, work, attempt.job_id)
+        await run_in_threadpool(_submit, service, make, attempt.job_id)
     except Exception:
         with suppress(RedisError):
             await spend(service, caller, -tokens)
@@ -101,13 +100,13 @@ async def submit_once(
     return limits
 
 
-async def _submit(service: Service, work: Submission, job_id: str) -> None:
-    limit = await run_in_threadpool(service.most_waiting, work.queue)
+def _submit(service: Service, make: Callable[[], Submission], job_id: str) -> None:
+    work = make()
     try:
-        await run_in_threadpool(service.jobs.submit, work, limit=limit, job_id=job_id)
+        service.submit(work, job_id)
     except QueueFull:
-        if await run_in_threadpool(service.jobs.job, job_id) is None:  # a repetition may have been taken meanwhile
-            await run_in_threadpool(service.artifacts.delete, f"jobs/{job_id}")
+        if service.jobs.job(job_id) is None:  # a repetition may have been taken meanwhile
+            service.artifacts.delete(f"jobs/{job_id}")
         raise
 
 

@@ -18,6 +18,7 @@ from app.jobs.collect import Answers
 from app.jobs.follow import Completions
 from app.jobs.roster import HeldBank, WorkerState
 from app.jobs.store import JobStore
+from app.jobs.submission import QueueFull, Submission
 from app.metrics import Metrics
 from app.registry import Registry
 from app.ruleadapters import RuleAdapters
@@ -28,6 +29,7 @@ from app.schemas.directions import DirectionCard
 from app.settings import Settings
 
 _ROSTER_SECONDS = 0.5
+_MEMORY_SECONDS = 0.25
 _CHECKS_AT_ONCE = 4
 
 
@@ -48,6 +50,8 @@ class Service:
     _looked: float = -_ROSTER_SECONDS
     _defaults: dict[str, str] = field(default_factory=dict)
     _asked: float = -_ROSTER_SECONDS
+    _memory_is_short: bool = False
+    _weighed: float = -_MEMORY_SECONDS
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -84,12 +88,28 @@ class Service:
         """The jobs."""
         return JobStore(self.redis)
 
-    def most_waiting(self, queue: str) -> int:
-        """Estimated tokens that may wait in a queue: of small requests as many as are answered soon."""
-        config = self.settings
-        if queue == keys.ANNOTATE:
-            return max(config.queue_tokens, int(load.pace(self.redis, queue) * config.queue_seconds))
-        return config.bulk_queue_tokens if queue == keys.BULK else config.train_queue_tokens
+    def submit(self, work: Submission, job_id: str) -> None:
+        """Make a job of work where not too much waits already: of small requests as much as is answered soon.
+
+        Raises:
+            QueueFull: too much waits, or the queue's server is nearly out of memory.
+        """
+        config, now = self.settings, time.monotonic()
+        if now - self._weighed >= _MEMORY_SECONDS:
+            self._memory_is_short, self._weighed = load.memory_is_short(self.redis), now
+        if self._memory_is_short:
+            raise QueueFull(load.MOST_SECONDS)
+        if work.queue != keys.ANNOTATE:
+            limit = config.bulk_queue_tokens if work.queue == keys.BULK else config.train_queue_tokens
+            self.jobs.submit(work, limit=limit, job_id=job_id)
+            return
+        try:
+            self.jobs.submit(work, limit=config.queue_tokens, job_id=job_id)
+        except QueueFull:
+            limit = int(load.pace(self.redis, work.queue) * config.queue_seconds)
+            if limit <= config.queue_tokens:
+                raise
+            self.jobs.submit(work, limit=limit, job_id=job_id)
 
     def answers(self, job_id: str) -> Answers:
         """The answers of a job."""

@@ -51,10 +51,10 @@ class Completions:
         """A job once it is over, or as it is after `seconds`; None if it does not exist."""
         deadline = asyncio.get_running_loop().time() + seconds
         async with self._expect(job_id) as over:
-            while True:
-                job = await run_in_threadpool(jobs.job, job_id)
-                if job is None or job.status != "in_progress" or not await _until(over, deadline):
-                    return job
+            while not await run_in_threadpool(jobs.is_over, job_id) and await _until(over, deadline):
+                if over.is_set():
+                    break
+        return await run_in_threadpool(jobs.job, job_id)
 
     def _wake(self, job_id: str) -> None:
         for event in self._waiting.get(job_id, ()):

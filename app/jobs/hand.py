@@ -15,12 +15,13 @@ class Claim:
     """A chunk in hand.
 
     Attributes:
-        job_id, number: which.
+        queue, job_id, number: which.
         kind, rows, options: of its job.
         payload: its work; None where that lies in the artifact store, or the job is gone.
         suspicion: what is known of earlier workers that died with it.
     """
 
+    queue: str
     job_id: str
     number: int
     kind: JobKind
@@ -58,6 +59,7 @@ class Hand:
             pipe.hget(keys.suspicions(job_id), str(number))
             (kind, rows, options), payload, suspicion = pipe.execute()
         return Claim(
+            queue=queue,
             job_id=job_id,
             number=number,
             kind=cast(JobKind, (kind or b"annotate").decode()),
@@ -81,7 +83,7 @@ class Hand:
             done, failed: its rows.
             tokens: its estimated tokens, as they were counted when the job was submitted.
         """
-        job_id, queue = claim.job_id, self.jobs.queue_of(claim.job_id)
+        job_id, queue = claim.job_id, claim.queue
         names = [*self.jobs.ending(job_id, queue), keys.in_hand(self.worker)]
         names += [keys.answers(job_id), keys.done(job_id), keys.pace(queue, load.period())]
         arguments = [job_id, claim.number, self.lane, answer, done, failed, tokens, time.time()]

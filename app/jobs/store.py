@@ -49,10 +49,8 @@ class JobStore:
             job_id: its id where that is decided already; a job that exists stays as it is.
 
         Raises:
-            QueueFull: more tokens wait than that, or the queue's server is nearly out of memory.
+            QueueFull: more tokens wait than that.
         """
-        if load.memory_is_short(self.redis):
-            raise QueueFull(load.MOST_SECONDS)
         job_id = job_id or secrets.token_urlsafe(16)
         now = time.time()
         fields = [part for item in work.fields(now).items() for part in item]
@@ -122,6 +120,10 @@ class JobStore:
         state = self.state(job_id)
         return self._public(job_id, state) if state else None
 
+    def is_over(self, job_id: str) -> bool:
+        """Whether a job is in progress no more, or not there at all."""
+        return self.redis.hget(keys.job(job_id), "status") != b"in_progress"
+
     def state(self, job_id: str) -> dict[str, str]:
         """The hash of a job; empty if there is none."""
         found = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.job(job_id)))
@@ -137,8 +139,10 @@ class JobStore:
 
     def answers(self, job_id: str) -> list[tuple[bytes, bytes]]:
         """The answers kept with a job so far, each after its work, in the order of the chunks."""
-        found = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.answers(job_id)))
-        work = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.chunks(job_id)))
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.answers(job_id))
+            pipe.hgetall(keys.chunks(job_id))
+            found, work = pipe.execute()
         return [(work.get(number, b""), found[number]) for number in sorted(found, key=int)]
 
     def finished_chunks(self, job_id: str) -> int:

@@ -1,7 +1,5 @@
 """What becomes of jobs in Redis, from submission to expiry."""
 
-from collections.abc import Iterator
-
 import pytest
 from redis import Redis
 
@@ -160,25 +158,6 @@ def test_no_answer_is_wanted_for_a_job_that_is_over(store: JobStore) -> None:
     store.cancel(job_id)
     assert not store.wanted(job_id, 0)
     assert not store.wanted("nothing", 0)
-
-
-@pytest.fixture
-def small_memory(store: JobStore) -> Iterator[None]:
-    """A server with a job whose memory is nine tenths full."""
-    store.submit(submission(), limit=PLENTY)
-    before = store.redis.config_get("maxmemory")["maxmemory"] or 0
-    store.redis.config_set("maxmemory", int(store.redis.info("memory")["used_memory"] / 0.9))
-    yield
-    store.redis.config_set("maxmemory", before)
-
-
-@pytest.mark.usefixtures("small_memory")
-def test_a_server_that_is_nearly_out_of_memory_takes_no_job_but_every_answer(store: JobStore, hand: Hand) -> None:
-    with pytest.raises(QueueFull):
-        store.submit(submission(), limit=PLENTY)
-    answer(hand, claimed(hand))
-    (job,) = store.listed("", None, 10)
-    assert job.status == "completed"
 
 
 def test_progress_is_told_until_the_job_is_over(store: JobStore) -> None:
