@@ -36,7 +36,7 @@ class PromptTerm:
 
     def values(self, prompts: Tensor) -> Tensor:
         """[n, R] values g of n prompts from their [n, G, d] activations."""
-        return torch.einsum("ngd,rgd->nr", prompts, self.probes.to(prompts)) - self.offsets.to(prompts)
+        return prompts.flatten(1) @ self.probes.flatten(1).T.to(prompts) - self.offsets.to(prompts)
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,18 @@ class SafetyDirection:
     def scores(self, activations: Tensor) -> Tensor:
         """Raw scores of n responses from their [n, S + G, d] activations at `reads`: [n], higher is safer."""
         exact = activations.double()
-        responses = exact[:, : len(self.sites)]
-        scores = torch.einsum("nsd,sd->n", responses, self.vectors.to(exact))
-        if self.term is not None:
-            values = self.term.values(exact[:, len(self.sites) :])
-            scores = scores + torch.einsum("nsd,rsd,nr->n", responses, self.term.vectors.to(exact), values)
-        return scores
+        responses = exact[:, : len(self.sites)].flatten(1)
+        projections = responses @ self._vectors.to(exact)
+        if self.term is None:
+            return projections[:, 0]
+        values = self.term.values(exact[:, len(self.sites) :])
+        return projections[:, 0] + (projections[:, 1:] * values).sum(dim=1)
+
+    @cached_property
+    def _vectors(self) -> Tensor:
+        """[S · d, 1 + R] float64: v₀ and every v_r."""
+        every = [self.vectors[None]] if self.term is None else [self.vectors[None], self.term.vectors]
+        return torch.cat(every).double().flatten(1).T.contiguous()
 
     def calibrate(self, raw_margin: float) -> float:
         """Log-odds that the response with the higher score is the safer one; the raw margin where uncalibrated."""
