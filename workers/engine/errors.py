@@ -6,9 +6,12 @@
         ├── TooLong         it does not fit the annotator's window
         ├── TemplateRefused the chat template does not accept its roles
         ├── NotFinite       its activations are not finite numbers
+        ├── OutOfMemory     the device's memory does not suffice for it even alone
         └── Unscorable      the forward pass fails on it even alone
 
 Every PairRefused carries a stable `code`, a `detail` without any of the pair's text, and the counts that explain it.
+
+    DeviceLost              no pair's fault: nothing more can be computed in this process
 """
 
 
@@ -49,6 +52,12 @@ class NotFinite(PairRefused):
     code = "not_finite"
 
 
+class OutOfMemory(PairRefused):
+    """The memory of the annotator's device does not suffice for this pair even alone."""
+
+    code = "out_of_memory"
+
+
 class Unscorable(PairRefused):
     """The forward pass fails on this pair even alone."""
 
@@ -60,3 +69,10 @@ def refusal_of(error: Exception) -> PairRefused:
     if isinstance(error, PairRefused):
         return error
     return Unscorable(f"the annotator fails on this pair ({type(error).__name__})")
+
+
+class DeviceLost(BaseException):
+    """The device failed, and computes nothing any more for this process, which has to end.
+
+    No Exception, so that nobody who answers for one pair, one chunk or one job takes it for the fault of that.
+    """

@@ -199,7 +199,7 @@ def test_read_all_answers_in_the_order_given_and_tells_its_progress(annotator: A
     assert [tuple(reading.shape) for reading in readings] == [(1 + i % 3, 2, annotator.width) for i in range(20)]
     for group, reading in zip(groups, readings, strict=True):
         assert relative_distance(reading, read(annotator, [group], sites)).max() <= TOLERANCES["float32"]
-    assert sum(group.size for group in groups) > annotator.budget
+    assert sum(group.size for group in groups) > annotator.budget.tokens
     assert len(told) > 1
     assert told == sorted(set(told))
     assert told[-1] == 20
