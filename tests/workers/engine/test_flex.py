@@ -1,6 +1,6 @@
 """Attention by blocks, as on CUDA devices, here made to serve the CPU: it reads what rectangles and transformers do."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -18,18 +18,13 @@ from workers.engine.answers import next_token
 from workers.engine.attention import lay_out
 from workers.engine.flex import Blocks
 from workers.engine.forward import read
-from workers.engine.packing import Group
+from workers.engine.packing import Branch, Group
 from workers.engine.reference import TOLERANCES, disagreement, read_plainly
 from workers.engine.sight import Sight
 from workers.engine.sites import Pooling, Site
 
 EVERYWHERE = [Site(layer, pooling) for layer in range(DEPTH + 1) for pooling in get_args(Pooling)]
-SOMEWHERE = [Site(2, "mean")]
-
-
-@pytest.fixture
-def rectangles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comes before `blocks`, to read without them."""
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -39,8 +34,9 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
 
 
-def five_responses(annotator: Annotator) -> list[Group]:
-    return [encode(annotator, "hi", "a", "", "b " * 30, "c c c", "d " * 7), encode(annotator, "And you? " * 9, "no")]
+def uneven(annotator: Annotator) -> list[Group]:
+    five = encode(annotator, "hi", "a", "", "b " * 30, "c c c", "d " * 7)
+    return [*mixed(annotator), five, encode(annotator, "And you? " * 9, "no")]
 
 
 @pytest.mark.usefixtures("blocks")
@@ -56,51 +52,51 @@ def test_every_layer_and_pooling_reads_as_plain_transformers(annotator: Annotato
 def test_grouped_heads_and_sliding_windows_read_as_plain_transformers(architecture: str) -> None:
     family, settings = ARCHITECTURES[architecture]
     annotator = tiny_annotator(family, **settings)
-    for groups in (mixed(annotator), five_responses(annotator)):
-        ours, plain = read(annotator, groups, EVERYWHERE), read_plainly(annotator, groups, EVERYWHERE)
-        assert disagreement(ours, plain) <= TOLERANCES["float32"]
+    groups = uneven(annotator)
+    ours, plain = read(annotator, groups, EVERYWHERE), read_plainly(annotator, groups, EVERYWHERE)
+    assert disagreement(ours, plain) <= TOLERANCES["float32"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_blocks_read_what_rectangles_read(architecture: str, request: pytest.FixtureRequest) -> None:
     family, settings = ARCHITECTURES[architecture]
     annotator = tiny_annotator(family, **settings)
-    groups = mixed(annotator) + five_responses(annotator)
-    by_rectangles = read(annotator, groups, EVERYWHERE), next_token(annotator, groups)
+    groups = uneven(annotator)
+    activations, answers = read(annotator, groups, EVERYWHERE), next_token(annotator, groups)
     request.getfixturevalue("blocks")
-    assert disagreement(read(annotator, groups, EVERYWHERE), by_rectangles[0]) <= TOLERANCES["float32"]
-    torch.testing.assert_close(next_token(annotator, groups), by_rectangles[1], atol=1e-6, rtol=1e-4)
+    assert disagreement(read(annotator, groups, EVERYWHERE), activations) <= TOLERANCES["float32"]
+    torch.testing.assert_close(next_token(annotator, groups), answers, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("blocks")
-def test_rows_are_padded_and_padding_is_in_no_reading(annotator: Annotator) -> None:
+def test_rows_are_padded_and_no_token_that_was_not_given_is_in_any_reading(annotator: Annotator) -> None:
     group = encode(annotator, "hi", "hello", "ho")
-    before = read(annotator, [group], EVERYWHERE)
-    assert len(lay_out([group], annotator.device).tokens) == flex.MULTIPLE > group.size
+    given = {*group.prefix, *(token for branch in group.branches for token in branch.tokens)}
+    others = [token for token in range(len(annotator.tokenizer)) if token not in given]
     again = tiny_annotator()
-    again.decoder.embed_tokens.weight[torch.tensor(sorted({*range(300)} - used(group)))] = float("nan")
-    assert torch.equal(read(again, [group], EVERYWHERE), before)
-
-
-def used(group: Group) -> set[int]:
-    return {*group.prefix, *(token for branch in group.branches for token in branch.tokens)}
+    again.decoder.embed_tokens.weight[others] = float("nan")
+    assert len(lay_out([group], annotator.device).tokens) == flex.MULTIPLE > group.size
+    assert torch.equal(read(again, [group], EVERYWHERE), read(annotator, [group], EVERYWHERE))
 
 
 @pytest.mark.usefixtures("blocks")
 def test_blocks_are_made_once_for_all_layers_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2}
-    annotator = tiny_annotator(Qwen2Config, **settings)
+    annotator = tiny_annotator(Qwen2Config, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2)
     made: list[Sight] = []
-    of = Blocks.of
-    monkeypatch.setattr(Blocks, "of", lambda sight, device: (made.append(sight), of(sight, device))[1])
+    blocks_of = Blocks.of
+
+    def counted(sight: Sight, device: torch.device) -> Blocks:
+        made.append(sight)
+        return blocks_of(sight, device)
+
+    monkeypatch.setattr(Blocks, "of", counted)
     read(annotator, mixed(annotator), EVERYWHERE)
     assert len(made) == 2
 
 
-def test_every_device_has_blocks_of_its_own(annotator: Annotator) -> None:
-    groups = mixed(annotator)
-    sight = Sight.of(groups, 2 * flex.MULTIPLE)
-    for place in (torch.device("cpu"), torch.device("meta")):
+def test_blocks_lie_where_the_layers_are_that_take_them(annotator: Annotator) -> None:
+    sight = Sight.of(mixed(annotator), 2 * flex.MULTIPLE)
+    for place in (CPU, torch.device("meta")):
         assert {tensor.device for tensor in vars(Blocks.of(sight, place)).values()} == {place}
 
 
@@ -109,25 +105,23 @@ def test_transformers_does_not_look_at_the_positions_which_would_wait_for_the_de
     annotator: Annotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda _positions: pytest.fail("looked"))
-    read(annotator, mixed(annotator), SOMEWHERE)
+    read(annotator, mixed(annotator), [Site(2, "mean")])
     next_token(annotator, mixed(annotator))
 
 
 def test_rows_of_whatever_length_window_and_company_share_two_kernels() -> None:
     counter = CompileCounter()
     compiled = torch.compile(flex._attend, fullgraph=True, backend=counter)
+    prompt = Group((5,) * 100, (Branch((7,) * 40, content=39),) * 2, prompt=100, request=(0, 1))
     with torch.inference_mode():
-        for times, window in ((1, None), (2, None), (3, WINDOW), (2, WINDOW), (5, None), (4, 3)):
-            sight = Sight.of([], times * flex.MULTIPLE).within(window)
-            parts = vars(Blocks.of(sight, torch.device("cpu"))).values()
-            compiled(*some(times * flex.MULTIPLE), 0.5, *parts)
+        for multiples, window in ((1, None), (2, None), (3, WINDOW), (2, WINDOW), (5, None), (4, 3)):
+            length = multiples * flex.MULTIPLE
+            blocks = Blocks.of(Sight.of([prompt] * multiples, length).within(window), CPU)
+            query, key, value = projections(length)
+            compiled(query, key, value, 0.5, *vars(blocks).values())
     assert counter.frame_count == 2
 
 
-def some(length: int) -> list[Tensor]:
-    """Query, key and value of grouped heads, as a model's projections lay them out."""
+def projections(length: int) -> list[Tensor]:
+    """Query, key and value with grouped heads, as a model lays them out."""
     return [torch.ones(1, length, heads, 8).transpose(1, 2) for heads in (4, 2, 2)]
-
-
-def options(**given: Any) -> dict[str, Any]:
-    return given
