@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     model: str = Field(
         default="SmolLM2-135M-Instruct", description="The annotator: a folder, a GGUF file or a Hugging Face id."
     )
-    device: str = Field(default="auto", description="cpu, cuda, cuda:1, … or auto.")
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, …, auto, or balanced: over all cards.")
     dtype: str = Field(default="auto", description="bfloat16, float32, … or auto for the fastest exact enough one.")
     workers: int = Field(default=1, ge=1, le=64, description="Workers that the launcher starts.")
     threads: int = Field(default=0, ge=0, description="CPU threads per worker; 0 shares the cores among the workers.")

@@ -72,7 +72,7 @@ class Case:
             model=annotator.model.config,
             depth=annotator.depth,
             passes=annotator.passes,
-            budget=annotator.budget,
+            budget=annotator.budget.tokens,
             identity=(annotator.name, annotator.revision, annotator.template.digest),
             dtype=annotator.dtype_name,
             data=data.name,

@@ -35,7 +35,7 @@ class Engine:
         """Encode all pairs, read them, project them."""
         direction = self._directions[direction_id]
         groups = encoded(self._annotator, self._pairs)
-        batches = [[groups[i] for i in batch] for batch in pack(groups, self._annotator.budget)]
+        batches = [[groups[i] for i in batch] for batch in pack(groups, self._annotator.budget.tokens)]
         for reading in self._side_by_side.map(lambda batch: self._read(batch, direction.reads), batches):
             direction.scores(reading)
 

@@ -87,6 +87,7 @@ def _rated(annotator: "Annotator", model: str, pool: RulePool) -> "Examples":
     """What a rater says of the texts of the project's own exchanges: another model where one is named."""
     from app.schemas.pairs import Message
     from workers.engine.annotator import load_annotator
+    from workers.engine.sizing import find_budget
     from workers.rules.examples import from_rater
     from workers.rules.logits import LogitRater
     from workers.rules.pool import shipped_exchanges
@@ -97,6 +98,7 @@ def _rated(annotator: "Annotator", model: str, pool: RulePool) -> "Examples":
     if model:
         home, device, dtype = config.home_folder, config.device, config.dtype
         asked = load_annotator(model, home, device=device, dtype=dtype, passes=annotator.passes)
+        find_budget(asked)
     items = [Answered([Message(role="user", content=e.prompt)], [e.response]) for e in shipped_exchanges()]
     rater = LogitRater(asked, [rule.text for rule in pool.ordered])
     with progress_of(f"what {asked.name} answers of the exchanges") as progress:

@@ -3,7 +3,9 @@
 Lanes (threads that take chunks from the queue) submit groups and block; the forward stage packs whatever is pending at
 this moment into the next batch and runs it. There is no delay to fill a batch: while one runs, the next gathers.
 
-The forward stage is one thread for each pass that should run side by side (one a core on a CPU, one on a GPU).
+The forward stage is one thread for each pass that should run side by side, one a core on a CPU. Passes on a GPU run
+one after the other, and there one more thread prepares the next: it begins once what waits fills a batch, or as soon as
+nothing runs. Sooner, it would launch a small batch behind the one that runs, which fills no faster for that.
 """
 
 import logging
@@ -12,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Protocol
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from workers.engine.crew import Read
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
+from workers.engine.memory import Budget
 from workers.engine.packing import Group, United, pack
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
@@ -75,12 +78,14 @@ class Batcher:
         read: the forward pass.
         budget: tokens of one batch.
         metrics: where work is counted.
+        in_turn: whether passes run one after the other, however many threads make them.
     """
 
-    def __init__(self, read: Read, budget: int, metrics: WorkerMetrics) -> None:
+    def __init__(self, read: Read, budget: Budget, metrics: WorkerMetrics, *, in_turn: bool = False) -> None:
         self._read = read
         self._budget = budget
         self._metrics = metrics
+        self._in_turn = in_turn
         self._urgent: deque[_Entry] = deque()
         self._bulk: deque[_Entry] = deque()
         self._wake = threading.Condition()
@@ -88,15 +93,25 @@ class Batcher:
         self._running: dict[int, float] = {}
 
     def run(self) -> None:
-        """Score what is submitted until closed; any number of threads may do so."""
+        """Score what is submitted until closed; any number of threads may do so.
+
+        Raises:
+            DeviceLost: the device failed; what is pending never has an outcome.
+        """
         me = threading.get_ident()
+        ended = time.monotonic()
         while batch := self._next_batch():
-            started = self._running[me] = time.monotonic()
+            started = self._running[me]
+            self._metrics.idle_seconds.inc(started - ended)
             try:
                 self._score_batch(batch)
             finally:
-                del self._running[me]
-            self._metrics.batch(sum(entry.group.size for entry in batch), self._budget, time.monotonic() - started)
+                with self._wake:
+                    del self._running[me]
+                    self._wake.notify_all()
+            ended = time.monotonic()
+            tokens = sum(entry.group.size for entry in batch)
+            self._metrics.batch(tokens, self._budget.tokens, ended - started)
 
     def close(self) -> None:
         """Let `run` return once nothing is pending."""
@@ -130,7 +145,7 @@ class Batcher:
         return outcomes
 
     def _split(self, groups: Sequence[Group], scorers: Sequence[Scorer], urgent: bool) -> list[Scores | PairRefused]:
-        parts = [group.split(self._budget) for group in groups]
+        parts = [group.split(self._budget.tokens) for group in groups]
         outcomes = iter(self._outcomes([part for split in parts for part in split], scorers, urgent))
         return [_joined([next(outcomes) for _ in split]) for split in parts]
 
@@ -153,13 +168,15 @@ class Batcher:
         Where none is urgent, the same of all that waits. Groups that are the same come along for nothing.
         """
         with self._wake:
-            self._wake.wait_for(lambda: self._urgent or self._bulk or self._closed)
+            self._wake.wait_for(self._should_begin)
             pending = self._urgent or self._bulk
             if not pending:
                 return []
-            window = list(islice(pending, _WINDOW * max(1, self._budget // 256)))
+            self._running[threading.get_ident()] = time.monotonic()
+            budget = self._budget.tokens
+            window = list(islice(pending, _WINDOW * max(1, budget // 256)))
             different = list(dict.fromkeys(entry.group for entry in window))
-            batch = next(b for b in pack(different, self._budget) if 0 in b)
+            batch = next(b for b in pack(different, budget) if 0 in b)
             taken = {different[i] for i in batch}
             rest: Iterable[_Entry] = [entry for entry in window if entry.group not in taken]
             for _ in window:
@@ -167,29 +184,42 @@ class Batcher:
             pending.extendleft(reversed(list(rest)))
             return [entry for entry in window if entry.group in taken]
 
+    def _should_begin(self) -> bool:
+        """Whether there is a batch to make now, or none to wait for any more."""
+        pending = self._urgent or self._bulk
+        if self._closed or not pending or not (self._in_turn and self._running):
+            return bool(pending) or self._closed
+        return any(tokens >= self._budget.tokens for tokens in accumulate(entry.group.size for entry in pending))
+
     def _score_batch(self, batch: list[_Entry]) -> None:
         """Score a batch; if that fails, score its halves, so that only the guilty group fails.
 
         Activations that are not finite are such a failure: they spread to the neighbours.
         """
+        if outcomes := self._attempt(batch):
+            for entry, outcome in zip(batch, outcomes, strict=True):
+                entry.submission.settle(entry.index, outcome)
+            return
+        # Only here, as an error that is being handled holds all tensors of the attempt.
+        middle = len(batch) // 2
+        self._score_batch(batch[:middle])
+        self._score_batch(batch[middle:])
+
+    def _attempt(self, batch: list[_Entry]) -> list[Scores | PairRefused]:
+        """Outcomes of a batch: its scores, or the refusal of one that is alone; nothing where one of several failed."""
         try:
-            outcomes = self._scores(batch)
+            return self._scores(batch)
         except Exception as error:
             if len(batch) > 1:
-                middle = len(batch) // 2
-                self._score_batch(batch[:middle])
-                self._score_batch(batch[middle:])
-                return
+                return []
             log.warning("a group of %d tokens cannot be scored", batch[0].group.size, exc_info=error)
-            outcomes = [refusal_of(error)]
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            entry.submission.settle(entry.index, outcome)
+            return [refusal_of(error)]
 
     def _scores(self, batch: list[_Entry]) -> list[Scores | PairRefused]:
         asked = {id(scorer): scorer for entry in batch for scorer in entry.submission.scorers}
         sites = sorted({site for scorer in asked.values() for site in scorer.reads})
         groups = list(dict.fromkeys(entry.group for entry in batch))
-        activations = self._read(groups, sites).cpu()
+        activations = self._read(groups, sites)
         sizes = [len(group.branches) for group in groups]
         rows = dict(zip(groups, torch.split(torch.arange(sum(sizes)), sizes), strict=True))
         place = {site: i for i, site in enumerate(sites)}

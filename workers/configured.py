@@ -3,6 +3,7 @@
 from app.settings import Settings
 from workers.engine.annotator import Annotator, load_annotator
 from workers.engine.process import cores, set_up
+from workers.engine.sizing import find_budget
 
 
 def configured_annotator(config: Settings, processes: int = 1) -> Annotator:
@@ -16,4 +17,7 @@ def configured_annotator(config: Settings, processes: int = 1) -> Annotator:
         EngineError: the model cannot be loaded.
     """
     passes = set_up(config.threads or max(1, cores() // processes))
-    return load_annotator(config.model, config.home_folder, device=config.device, dtype=config.dtype, passes=passes)
+    home, device, dtype = config.home_folder, config.device, config.dtype
+    annotator = load_annotator(config.model, home, device=device, dtype=dtype, passes=passes)
+    find_budget(annotator)
+    return annotator

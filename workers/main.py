@@ -30,7 +30,7 @@ from workers.directions.errors import DirectionError
 from workers.engine import process
 from workers.engine.annotator import Annotator
 from workers.engine.crew import Read, reader
-from workers.engine.errors import EngineError
+from workers.engine.errors import DeviceLost, EngineError
 from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
 from workers.probe import probe
@@ -82,7 +82,8 @@ def main() -> int:
 
 def _serve(config: Settings, annotator: Annotator, holdings: Holdings, read: Read, stop: threading.Event) -> int:
     metrics = WorkerMetrics()
-    batcher = Batcher(read, annotator.budget, metrics)
+    metrics.watch(annotator.budget)
+    batcher = Batcher(read, annotator.budget, metrics, in_turn=annotator.device.type == "cuda")
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
     presence = Presence(redis, name, annotator, holdings, metrics.serve(config.metrics_port))
@@ -163,7 +164,7 @@ class Presence:
 def _end_if_failed(forward: "Future[None]") -> None:
     """A forward thread that fails takes the process with it: a supervisor starts a fresh one."""
     if error := forward.exception():
-        log.error("a forward thread failed: %s", type(error).__name__)
+        log.error("a forward thread failed: %s", error if isinstance(error, DeviceLost) else type(error).__name__)
         os._exit(1)
 
 

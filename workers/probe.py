@@ -27,7 +27,7 @@ def probe(annotator: Annotator) -> None:
     last = annotator.depth if annotator.final_norm is not None else annotator.depth - 1
     sites = [Site(layer, pooling) for layer in range(last + 1) for pooling in get_args(Pooling)]
     groups = [annotator.template.encode([Message(role="user", content=text)], _RESPONSES) for text in _PROMPTS]
-    distance = disagreement(read(annotator, groups, sites).cpu(), read_plainly(annotator, groups, sites).cpu())
+    distance = disagreement(read(annotator, groups, sites), read_plainly(annotator, groups, sites))
     allowed = TOLERANCES[annotator.dtype_name]
     if not distance <= allowed:
         raise ModelNotLoaded(

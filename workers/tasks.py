@@ -1,6 +1,7 @@
 """Every function that the queue may call. A task says that there may be work, the job store says which."""
 
 import logging
+import os
 import threading
 import time
 import traceback
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import torch
 from redis.exceptions import RedisError
 
 from app.artifacts import ArtifactMissing, Artifacts, StoreUnreachable
@@ -21,7 +23,7 @@ from app.schemas.pairs import Pair
 from app.schemas.score import Candidates
 from workers.annotate import PairAnnotator
 from workers.directions.errors import DirectionError
-from workers.engine.errors import EngineError
+from workers.engine.errors import DeviceLost, EngineError
 from workers.holding import NotHeld
 from workers.rules.errors import RuleError
 from workers.training import Interrupted, Taken, Trainer
@@ -85,6 +87,12 @@ def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, C
         _fail(duty, claim, str(error))
     except ArtifactMissing:
         _fail(duty, claim, "its file was deleted while the job used it")
+    except torch.OutOfMemoryError:
+        _fail(duty, claim, "the memory of the annotator's device is too small for it")
+    except DeviceLost as error:
+        # A supervisor starts a fresh process, and the chunk goes to whoever inherits what a dead worker had in hand.
+        log.error("the device failed, and this process ends: %s", error)
+        os._exit(1)
     except Exception as error:
         # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
         log.error("chunk %s of job %s failed: %s at %s", claim.number, claim.job_id, type(error).__name__, _at(error))

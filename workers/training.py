@@ -15,6 +15,7 @@ from app.artifacts import StoreUnreachable
 from app.schemas.fit import FitRequest
 from app.schemas.jobs import JobKind
 from app.schemas.training import AdapterTask
+from workers.engine.accelerator import watched
 from workers.engine.annotator import Annotator
 from workers.orders.adapters import AdapterOrder
 from workers.orders.directions import DirectionOrder
@@ -73,12 +74,14 @@ class Trainer:
         Raises:
             Taken: the id was taken meanwhile.
             Interrupted: the worker is to end, or nobody wants it.
+            DeviceLost: the device failed, and with it the worker.
         """
         if (known := order.made_by(job)) is not None:
             return known
         _refuse_taken(order)
         _yield_to_annotation()
-        made = order.make(job, self._stepper(progress))
+        with watched():
+            made = order.make(job, self._stepper(progress))
         _refuse_taken(order)
         while not _published(order, made):
             if self.stop.wait(_RETRY_SECONDS):

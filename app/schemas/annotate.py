@@ -151,7 +151,9 @@ class PairProblem(BaseModel):
     """Why one pair could not be annotated, in the terms of RFC 9457; never its text."""
 
     status: int
-    code: str = Field(description="Stable name of the problem: too_long, template_refused, not_finite, …")
+    code: str = Field(
+        description="Stable name of the problem: too_long, template_refused, not_finite, out_of_memory, …"
+    )
     detail: str
     counts: dict[str, int] = Field(default_factory=dict, description="The numbers behind it, in tokens.")
 

@@ -34,6 +34,7 @@ from workers.directions import publishing, reporting
 from workers.directions.direction import SafetyDirection, known, new_direction
 from workers.engine.annotator import Annotator
 from workers.engine.forward import read
+from workers.engine.memory import Budget
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.lanes import Lanes
@@ -131,7 +132,7 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
     holdings = Holdings.of(registry.artifacts, annotator)
     holdings.refresh()
     metrics, stop, redis = WorkerMetrics(), threading.Event(), Redis.from_url(redis_url)
-    batcher = Batcher(counted, 128, metrics)
+    batcher = Batcher(counted, Budget(128), metrics)
     presence = Presence(redis, "test", annotator, holdings, metrics_port=0)
     trainer = Trainer(annotator, holdings, presence.announce, stop, tmp_path_factory.mktemp("cache"))
     pairs = PairAnnotator(annotator, holdings, batcher, metrics)

@@ -15,6 +15,7 @@ from workers.batcher import Batcher, Scores
 from workers.directions.direction import SafetyDirection, new_direction
 from workers.engine.errors import NotFinite, PairRefused, Unscorable
 from workers.engine.forward import read
+from workers.engine.memory import Budget
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
@@ -74,7 +75,7 @@ def metrics() -> WorkerMetrics:
 @pytest.fixture
 def idle(forward: FakeForward, metrics: WorkerMetrics) -> Batcher:
     """A batcher that does not run, so that a test decides what is pending when it begins."""
-    return Batcher(forward, BUDGET, metrics)
+    return Batcher(forward, Budget(BUDGET), metrics)
 
 
 @pytest.fixture
@@ -264,7 +265,7 @@ def test_several_threads_run_batches_of_one_submission_side_by_side(forward: Fak
         side_by_side.wait(PATIENCE)
         return forward(groups, sites)
 
-    batcher = Batcher(meeting, BUDGET, WorkerMetrics())
+    batcher = Batcher(meeting, Budget(BUDGET), WorkerMetrics())
     future = later(lambda: batcher.score([group(n, prompt=90) for n in range(6)], [direction(SHALLOW)]))
     await_pending(batcher, 6)
     batcher.close()
@@ -284,7 +285,7 @@ def test_a_batch_is_timed_while_it_runs(metrics: WorkerMetrics, monkeypatch: pyt
         return torch.zeros(sum(len(g.branches) for g in groups), 1, 2)
 
     monkeypatch.setattr("workers.batcher.time", SimpleNamespace(monotonic=count(100.0, 7.0).__next__))
-    timed = Batcher(forward, BUDGET, metrics)
+    timed = Batcher(forward, Budget(BUDGET), metrics)
     assert timed.batch_seconds() == 0
     later(lambda: timed.score([group(1)], [direction(SHALLOW)]))
     await_pending(timed, 1)
@@ -337,3 +338,15 @@ def test_the_same_pair_in_many_requests_that_wait_together_is_computed_once(
     finish(idle)
     assert [values(future.result(PATIENCE)) for future in futures] == [[[2.0, 4.0]]] * 5
     assert computed(forward) == [(1, (1, 2))]
+
+
+def test_time_without_work_is_told_from_time_with_it(metrics: WorkerMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(100.0, 1.0)
+    forward = FakeForward()
+    watched = Batcher(forward, Budget(BUDGET), metrics)
+    monkeypatch.setattr("workers.batcher.time", SimpleNamespace(monotonic=clock.__next__))
+    later(lambda: watched.score([group(1), group(2, prompt=BUDGET)], [direction(SHALLOW)]))
+    await_pending(watched, 2)
+    finish(watched)  # looks at the clock before, between and after its two batches
+    assert metrics.registry.get_sample_value("safemargin_forward_seconds_sum") == 2.0
+    assert metrics.registry.get_sample_value("safemargin_forward_idle_seconds_total") == 2.0

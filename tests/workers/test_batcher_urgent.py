@@ -20,6 +20,7 @@ from tests.workers.test_batcher import (
     values,
 )
 from workers.batcher import Batcher
+from workers.engine.memory import Budget
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
@@ -37,7 +38,7 @@ def prompts(batch: Sequence[Group]) -> set[int]:
 
 def test_urgent_groups_come_first_and_everybody_gets_their_own() -> None:
     forward = FakeForward()
-    batcher = Batcher(forward, 100, WorkerMetrics())
+    batcher = Batcher(forward, Budget(100), WorkerMetrics())
     bulk = submit(batcher, [group(n, prompt=90) for n in range(4)], urgent=False)
     await_pending(batcher, 4)
     urgent = submit(batcher, [group(10, prompt=80), group(11, prompt=80)], urgent=True)
@@ -59,7 +60,7 @@ def test_an_urgent_group_overtakes_a_running_submission_at_the_next_batch() -> N
             await_pending(batcher, 2 + 1)
         return torch.zeros(sum(len(one.branches) for one in groups), 1, 2)
 
-    batcher = Batcher(forward, 100, WorkerMetrics())
+    batcher = Batcher(forward, Budget(100), WorkerMetrics())
     bulk = submit(batcher, [group(n, prompt=90) for n in range(3)], urgent=False)
     await_pending(batcher, 3)
     finish_after(batcher, bulk)
@@ -77,7 +78,7 @@ def finish_after(batcher: Batcher, last: "Future[Outcomes]") -> None:
 
 @pytest.mark.parametrize("urgent", [True, False])
 def test_either_sort_alone_is_scored(urgent: bool) -> None:
-    batcher = Batcher(FakeForward(), 100, WorkerMetrics())
+    batcher = Batcher(FakeForward(), Budget(100), WorkerMetrics())
     future = submit(batcher, [group(1, 2)], urgent=urgent)
     await_pending(batcher, 1)
     finish(batcher)

@@ -1,7 +1,9 @@
 """The worker process: what it says of itself, and what it does while store or queue are away."""
 
+import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.conftest import publish, random_direction
 from workers import main
 from workers.engine import process
 from workers.engine.annotator import Annotator
+from workers.engine.errors import DeviceLost
 from workers.main import EXIT_CONFIGURATION, Presence
 from workers.registry import Holdings
 
@@ -71,6 +74,32 @@ def test_while_the_store_is_away_what_was_held_is_held_on(
     main._look_at_store(held)
     assert set(held.directions.all()) == {"d"}
     assert caplog.messages == ["holdings not refreshed: PermissionError"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            DeviceLost("AcceleratorError: CUDA error: an illegal memory access"),
+            "AcceleratorError: CUDA error: an illegal",
+        ),
+        (KeyError("a pair's text"), "KeyError"),
+    ],
+)
+def test_a_forward_thread_that_fails_ends_the_process_with_a_line_of_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException, told: str
+) -> None:
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+
+    def fail() -> None:
+        raise error
+
+    with ThreadPoolExecutor(1) as stage:
+        stage.submit(fail).add_done_callback(main._end_if_failed)
+    assert statuses == [1]
+    assert caplog.messages[0].startswith(f"a forward thread failed: {told}")
+    assert "text" not in caplog.text
 
 
 def test_an_annotator_that_is_not_there_ends_the_process_with_a_status_of_its_own(

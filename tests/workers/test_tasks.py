@@ -1,10 +1,12 @@
 """What the queue may call: chunks to annotate and directions to fit, whatever becomes of them."""
 
 import logging
+import os
 import threading
 from typing import Any
 
 import pytest
+import torch
 from redis.exceptions import ConnectionError as QueueAway
 
 from app.jobs import custody, keys, load, roster
@@ -19,7 +21,9 @@ from tests.app.jobs.conftest import PLENTY, submission
 from tests.conftest import ref
 from tests.workers.conftest import NAME, fitting
 from workers import tasks
+from workers.annotate import PairAnnotator
 from workers.directions.errors import UnfitData
+from workers.engine.errors import DeviceLost
 from workers.lanes import Lanes
 from workers.tasks import Duty
 
@@ -120,6 +124,63 @@ def test_an_unforeseen_error_fails_the_job_and_nothing_of_its_text_is_told(
     assert state_of(jobs, job_id).error == "the worker failed (KeyError); its log says where"
     assert "test_tasks.py" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_fit_that_memory_does_not_suffice_for_fails_and_says_so(
+    duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(_step: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    fitting(monkeypatch, allocate)
+    job_id = submitted(jobs)
+    tasks.fit_next(keys.TRAIN)
+    job = state_of(jobs, job_id)
+    assert (job.status, job.error) == ("failed", "the memory of the annotator's device is too small for it")
+
+
+class Ended(BaseException):
+    """The process has ended."""
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_device_lost_in_a_fit_ends_the_process_and_the_fit_is_in_the_hand_of_a_dead_worker(
+    duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fault(_step: int) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with …")
+
+    fitting(monkeypatch, fault)
+    job_id = submitted(jobs)
+    with pytest.raises(Ended, match="1"):
+        tasks.fit_next(keys.TRAIN)
+    assert state_of(jobs, job_id).status == "in_progress"
+    assert in_hand(jobs) != {}
+    told = "the device failed, and this process ends: AcceleratorError: CUDA error: device-side assert triggered"
+    assert caplog.messages == [told]
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_device_lost_while_a_pair_is_asked_about_is_not_the_pairs_fault(
+    duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_arguments: object) -> None:
+        raise DeviceLost("RuntimeError: CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")
+
+    monkeypatch.setattr(PairAnnotator, "annotate", fault)
+    job_id = annotating(jobs, ref(duty.pairs.holdings.directions.all()["held"]))
+    with pytest.raises(Ended, match="1"):
+        tasks.annotate_next(keys.ANNOTATE)
+    assert state_of(jobs, job_id).status == "in_progress"
+    assert jobs.answers(job_id) == []
 
 
 def test_a_fit_whose_job_is_over_stops_and_stores_nothing(

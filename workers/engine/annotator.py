@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.hooks import remove_hook_from_module
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -13,12 +14,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from workers.engine import attention, taps
 from workers.engine.errors import ModelNotLoaded
+from workers.engine.memory import Budget
 from workers.engine.reordered import reorder
 from workers.engine.template import ChatTemplate
 from workers.engine.weights import locate
 
 _DEFAULT_WINDOW = 4096
 _BUDGETS = {"cpu": 512, "cuda": 16384}
+_BALANCED = "balanced"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Annotator:
         tokenizer: its tokenizer.
         template: its chat template.
         budget: tokens that one forward pass should hold.
-        passes: forward passes that should run side by side.
+        passes: threads that should make forward passes: one for each that runs, and on CUDA one that prepares the next.
     """
 
     name: str
@@ -40,7 +43,7 @@ class Annotator:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
-    budget: int
+    budget: Budget
     passes: int = 1
 
     @cached_property
@@ -71,6 +74,13 @@ class Annotator:
     def device(self) -> torch.device:
         """Where tokens go in."""
         return torch.device(self.model.device)
+
+    @cached_property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where the blocks are and, last, where their output is: several where it is spread over cards."""
+        modules = [*self.blocks, self.final_norm or self.blocks[-1]]
+        places = [next(module.parameters()).device for module in modules if any(True for _ in module.parameters())]
+        return tuple(dict.fromkeys(reversed(places)))[::-1]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,7 +116,8 @@ def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str =
     Args:
         model: what `weights.locate` accepts.
         home: where conversions are cached.
-        device: `cpu`, `cuda`, `cuda:1`, … or `auto` for CUDA where there is one.
+        device: `cpu`, `cuda`, `cuda:1`, …, `auto` for CUDA where there is one, or `balanced` for all CUDA devices
+            together, where one is too small.
         dtype: `bfloat16`, `float32`, … or `auto` for bfloat16 where the device multiplies it natively.
         passes: how many forward passes run side by side on a CPU, as `process.set_up` says.
 
@@ -116,7 +127,7 @@ def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str =
     disable_progress_bar()
     weights = locate(model, home)
     try:
-        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        target = _target(device)
         precision = _native_dtype(target) if dtype == "auto" else _dtype(dtype)
         tokenizer = AutoTokenizer.from_pretrained(weights.path)
         loaded, report = AutoModelForCausalLM.from_pretrained(
@@ -125,14 +136,21 @@ def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str =
             attn_implementation=attention.NAME,
             use_safetensors=True,
             output_loading_info=True,
+            device_map=_BALANCED if device == _BALANCED else None,
         )
-        loaded.to(target).eval().requires_grad_(False)
+        if device == _BALANCED:
+            _check_spread(loaded)
+        else:
+            loaded.to(target)
+        loaded.eval().requires_grad_(False)
     except (OSError, ValueError, KeyError, RuntimeError, AssertionError, SafetensorError) as error:
         raise ModelNotLoaded(f"{model} cannot be loaded: {error}") from error
     if missing := report["missing_keys"]:
         raise ModelNotLoaded(f"{model} lacks {len(missing)} of its weights, {sorted(missing)[0]} among them")
     revision = weights.revision or str(getattr(loaded.config, "_commit_hash", None) or "unknown")
-    return assemble(weights.name, revision, loaded, tokenizer, passes=passes if target.type == "cpu" else 1)
+    if target.type != "cpu":
+        passes = 1 + len({parameter.device for parameter in loaded.parameters()}) if target.type == "cuda" else 1
+    return assemble(weights.name, revision, loaded, tokenizer, passes=passes)
 
 
 def assemble(
@@ -141,7 +159,7 @@ def assemble(
     """An annotator of parts already in memory; the model must use `attention.NAME`."""
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     window = min((int(limit) for limit in limits if limit), default=_DEFAULT_WINDOW)
-    budget = _BUDGETS.get(model.device.type, _BUDGETS["cpu"])
+    budget = Budget(_BUDGETS.get(model.device.type, _BUDGETS["cpu"]))
     annotator = Annotator(name, revision, model, tokenizer, ChatTemplate(tokenizer, window), budget, passes)
     for layer in range(annotator.depth):
         taps.install(layer, annotator.blocks[layer])
@@ -150,6 +168,31 @@ def assemble(
     if annotator.device.type == "cpu" and annotator.dtype == torch.bfloat16:
         reorder(annotator.blocks)
     return annotator
+
+
+def _target(device: str) -> torch.device:
+    """Where tokens go in.
+
+    Raises:
+        ValueError: several cards are asked for where there is none.
+    """
+    if device == _BALANCED and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device to balance it over")
+    if device in ("auto", _BALANCED):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def _check_spread(model: PreTrainedModel) -> None:
+    """Take a model that accelerate spread over cards as it is.
+
+    Raises:
+        ValueError: not all of it is on a card.
+    """
+    if outside := {str(place) for place in getattr(model, "hf_device_map", {}).values()} & {"cpu", "disk"}:
+        raise ValueError(f"the CUDA devices together are too small for it: a part would be on {outside.pop()}")
+    # The outermost hook would carry all that is given to a pass to one card, whichever it is for.
+    remove_hook_from_module(model)
 
 
 def _native_dtype(device: torch.device) -> torch.dtype:

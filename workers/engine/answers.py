@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from workers.engine.accelerator import turn
 from workers.engine.annotator import Annotator
-from workers.engine.attention import packed
-from workers.engine.packing import Group, Layout
+from workers.engine.attention import inputs, lay_out, packed
+from workers.engine.forward import by_memory
+from workers.engine.packing import Group
 
 
-@torch.inference_mode()
 def next_token(annotator: Annotator, groups: Sequence[Group]) -> Tensor:
     """How likely each token is to follow each branch of one packed batch.
 
@@ -18,15 +19,18 @@ def next_token(annotator: Annotator, groups: Sequence[Group]) -> Tensor:
 
     Returns:
         [n, V] float32 probabilities on the annotator's device, n the branches of all groups in order.
+
+    Raises:
+        OutOfMemory: memory does not suffice for one branch.
     """
-    layout = Layout.of(groups, annotator.device)
+    return by_memory(annotator, groups, lambda some: _next_token(annotator, some))
+
+
+@torch.inference_mode()
+def _next_token(annotator: Annotator, groups: Sequence[Group]) -> Tensor:
+    layout = lay_out(groups, annotator.device)
     last = layout.branch_rows.gather(1, layout.branch_lengths[:, None] - 1)[:, 0]
-    with packed(layout, annotator.dtype):
-        output = annotator.model(
-            input_ids=layout.tokens[None],
-            position_ids=layout.positions[None],
-            use_cache=False,
-            logits_to_keep=last,
-        )
-    probabilities: Tensor = output.logits[0].float().softmax(dim=-1)
+    with packed(layout, annotator.dtype), turn(annotator.device):
+        output = annotator.model(**inputs(layout), logits_to_keep=last.to(annotator.devices[-1]))
+        probabilities: Tensor = output.logits[0].float().softmax(dim=-1)
     return probabilities

@@ -1,10 +1,11 @@
 """Attention for packed groups, behind transformers' attention interface; outside a packed pass it is transformers' own.
 
 Every prompt attends within itself once; every response attends to its prompt and to itself. Two rectangles a layer
-instead of one square over the whole batch, and the prompt's keys and values are never computed twice.
+instead of one square over the whole batch, and the prompt's keys and values are never computed twice. On CUDA devices
+`flex` does the same without rectangles.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -16,7 +17,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from workers.engine.packing import Layout
+from workers.engine import flex
+from workers.engine.packing import Group, Layout
+from workers.engine.sight import Sight
 
 NAME = "safemargin_paired"
 """The name to pass as `attn_implementation`."""
@@ -27,18 +30,43 @@ _current: ContextVar["_Batch"] = ContextVar("safemargin_layout")
 
 
 class _Batch:
-    """A layout with the additive masks that the layers of one forward pass share."""
+    """A layout with the masks that the layers of one forward pass share: additive ones, or blocks on each device."""
 
     def __init__(self, layout: Layout, dtype: torch.dtype) -> None:
         self.layout = layout
         self._dtype = dtype
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
+        self._sight = Sight.of(layout.groups, len(layout.tokens)) if flex.serves(layout.tokens.device) else None
+        self._blocks: dict[tuple[int | None, torch.device], flex.Blocks] = {}
 
     def masks(self, window: int | None) -> tuple[Tensor, Tensor]:
         """Masks of the prompts [1, P, P] and of the responses [n, R, P + R], for layers with this sliding window."""
         if window not in self._masks:
             self._masks[window] = tuple(_additive(m, self._dtype) for m in _allowed(self.layout, window))  # type: ignore[assignment]
         return self._masks[window]
+
+    def blocks(self, window: int | None, device: torch.device) -> flex.Blocks | None:
+        """Blocks for layers with this sliding window on this device; None where rectangles serve."""
+        if self._sight is None:
+            return None
+        if (window, device) not in self._blocks:
+            self._blocks[window, device] = flex.Blocks.of(self._sight.within(window), device)
+        return self._blocks[window, device]
+
+
+def lay_out(groups: Sequence[Group], device: torch.device) -> Layout:
+    """Groups in the order given, laid out as attention on this device takes them."""
+    return Layout.of(groups, device, flex.MULTIPLE if flex.serves(device) else 1)
+
+
+def inputs(layout: Layout) -> dict[str, Any]:
+    """What the model is called with to compute a layout inside `packed`."""
+    given = {"input_ids": layout.tokens[None], "position_ids": layout.positions[None], "use_cache": False}
+    if flex.serves(layout.tokens.device):
+        # Nobody reads it. Where there is none, transformers looks whether positions start anew, and to look at numbers
+        # on a CUDA device is to wait for all that was launched before.
+        given["attention_mask"] = layout.tokens.new_empty(1, 1, 1, 1)
+    return given
 
 
 @contextmanager
@@ -85,9 +113,11 @@ def paired_attention(
     if batch is None:
         options |= {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window}
         return cast(tuple[Tensor, None], sdpa_attention_forward(module, query, key, value, attention_mask, **options))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if blocks := batch.blocks(sliding_window, query.device):
+        return flex.attend(query, key, value, scale, blocks), None
     layout = batch.layout
     prefix_mask, branch_mask = batch.masks(sliding_window)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = query[0], key[0], value[0]
     prefix_k, prefix_v = _take(k, layout.prefix_rows), _take(v, layout.prefix_rows)
     branch_k, branch_v = _take(k, layout.branch_rows), _take(v, layout.branch_rows)

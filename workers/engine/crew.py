@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workers.engine.annotator import Annotator
-from workers.engine.errors import PassesLost, PassFailed
+from workers.engine.errors import DeviceLost, PassFailed
 from workers.engine.forward import read
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
@@ -40,7 +40,7 @@ def reader(annotator: Annotator) -> Iterator[Read]:
 
     To be entered before the process starts threads.
     """
-    if annotator.passes == 1 or sys.platform != "linux":
+    if annotator.passes == 1 or annotator.device.type != "cpu" or sys.platform != "linux":
         yield lambda groups, sites: read(annotator, groups, sites)
         return
     crew = Crew.of(annotator)
@@ -77,14 +77,14 @@ class Crew:
 
         Raises:
             PassFailed: the pass fails on these groups.
-            PassesLost: a process has ended; this one should, too, so that both are started again.
+            DeviceLost: a process has ended; this one should, too, so that both are started again.
         """
         member = self.idle.get()
         try:
             member.send_bytes(_question(groups, sites))
             answer = member.recv_bytes()
         except (EOFError, OSError) as error:
-            raise PassesLost("a process of forward passes has ended") from error
+            raise DeviceLost("a process of forward passes has ended") from error
         self.idle.put(member)
         if answer[:1] == _FAILED:
             raise PassFailed(answer[1:].decode())

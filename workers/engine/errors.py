@@ -7,11 +7,12 @@
         ├── TooLong         it does not fit the annotator's window
         ├── TemplateRefused the chat template does not accept its roles
         ├── NotFinite       its activations are not finite numbers
+        ├── OutOfMemory     the device's memory does not suffice for it even alone
         └── Unscorable      the forward pass fails on it even alone
 
-PassesLost is none of them, so that nobody takes it for the fault of a pair: the process cannot go on.
-
 Every PairRefused carries a stable `code`, a `detail` without any of the pair's text, and the counts that explain it.
+
+    DeviceLost              no pair's fault: nothing more can be computed in this process
 """
 
 
@@ -25,10 +26,6 @@ class ModelNotLoaded(EngineError):
 
 class PassFailed(EngineError):
     """A forward pass in another process raised something, whose name this carries."""
-
-
-class PassesLost(BaseException):
-    """No forward pass can be made any more; a fresh process can."""
 
 
 class PairRefused(EngineError):
@@ -60,6 +57,12 @@ class NotFinite(PairRefused):
     code = "not_finite"
 
 
+class OutOfMemory(PairRefused):
+    """The memory of the annotator's device does not suffice for this pair even alone."""
+
+    code = "out_of_memory"
+
+
 class Unscorable(PairRefused):
     """The forward pass fails on this pair even alone."""
 
@@ -72,3 +75,10 @@ def refusal_of(error: Exception) -> PairRefused:
         return error
     name = str(error) if isinstance(error, PassFailed) else type(error).__name__
     return Unscorable(f"the annotator fails on this pair ({name})")
+
+
+class DeviceLost(BaseException):
+    """What computes for this process failed for good (a CUDA device, a process of forward passes); it has to end.
+
+    No Exception, so that nobody who answers for one pair, one chunk or one job takes it for the fault of that.
+    """

@@ -1,13 +1,15 @@
 """The forward pass up to the last layer that anyone reads."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from workers.engine.accelerator import awaited, turn
 from workers.engine.annotator import Annotator
-from workers.engine.attention import packed
-from workers.engine.packing import Group, Layout, pack
+from workers.engine.attention import inputs, lay_out, packed
+from workers.engine.memory import within_memory
+from workers.engine.packing import Group, Layout, in_half, pack
 from workers.engine.process import side_by_side
 from workers.engine.sites import Pooling, Site
 from workers.engine.taps import recording
@@ -15,7 +17,6 @@ from workers.engine.taps import recording
 _AHEAD = 32
 
 
-@torch.inference_mode()
 def read(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
     """Pooled activations of every response in one packed batch.
 
@@ -23,19 +24,78 @@ def read(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -
 
     Args:
         annotator: the loaded model.
-        groups: prompts with their responses; all of their tokens go through together.
+        groups: prompts with their responses; all of their tokens go through together, if memory suffices.
         sites: S places to read.
 
     Returns:
-        [n, S, d] float32 on the annotator's device, n the responses of all groups in order.
+        [n, S, d] float32 on the CPU, n the responses of all groups in order.
+
+    Raises:
+        OutOfMemory: memory does not suffice for one response.
     """
-    layout = Layout.of(groups, annotator.device)
-    layers = {site.layer for site in sites}
-    with packed(layout, annotator.dtype), recording(layers) as activations:
-        annotator.decoder(input_ids=layout.tokens[None], position_ids=layout.positions[None], use_cache=False)
-    weights = {pooling: pooling_weights(layout, pooling) for pooling in {site.pooling for site in sites}}
-    exact = {layer: hidden.float() for layer, hidden in activations.items()}
-    return torch.stack([weights[site.pooling] @ exact[site.layer] for site in sites], dim=1)
+    return by_memory(annotator, groups, lambda some: _read(annotator, some, sites))
+
+
+def by_memory(annotator: Annotator, groups: Sequence[Group], run: Callable[[Sequence[Group]], Tensor]) -> Tensor:
+    """What `run` makes of the n responses of some groups, [n, …], in as many passes as memory asks for.
+
+    Raises:
+        OutOfMemory: it does not suffice for one response.
+    """
+    return torch.cat(within_memory(annotator.budget, run, groups, _tokens, in_half))
+
+
+def _tokens(groups: Sequence[Group]) -> int:
+    return sum(group.size for group in groups)
+
+
+@torch.inference_mode()
+def _read(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    layout = lay_out(groups, annotator.device)
+    pools = _Pools(layout, sites)
+    with packed(layout, annotator.dtype), turn(annotator.device):
+        with recording(pools.poolings, pools.pool) as pooled:
+            annotator.decoder(**inputs(layout))
+        fetch = awaited(torch.stack([pools.at(site, pooled).to(annotator.device) for site in sites], dim=1))
+    return fetch()
+
+
+class _Pools:
+    """Which poolings each layer is read with, and what they weigh on each device."""
+
+    def __init__(self, layout: Layout, sites: Sequence[Site]) -> None:
+        self.poolings: dict[int, list[Pooling]] = {}
+        for site in dict.fromkeys(sites):
+            self.poolings.setdefault(site.layer, []).append(site.pooling)
+        self._layout = layout
+        self._weights: dict[tuple[Pooling, torch.device], Tensor] = {}
+
+    def pool(self, layer: int, hidden: Tensor) -> Tensor:
+        """[P, n, d] float32 of a layer's [T, d] by its P poolings."""
+        return means([self._weigh(pooling, hidden.device) for pooling in self.poolings[layer]], hidden)
+
+    def at(self, site: Site, pooled: Mapping[int, Tensor]) -> Tensor:
+        """[n, d] of one site, of what `pool` gave for all layers."""
+        return pooled[site.layer][self.poolings[site.layer].index(site.pooling)]
+
+    def _weigh(self, pooling: Pooling, device: torch.device) -> Tensor:
+        if (pooling, device) not in self._weights:
+            self._weights[pooling, device] = pooling_weights(self._layout, pooling).to(device)
+        return self._weights[pooling, device]
+
+
+def means(weights: Sequence[Tensor], hidden: Tensor) -> Tensor:
+    """[P, n, d] float32 means of [T, d] activations by P poolings' [n, T] weights, each row of which are equal or zero.
+
+    Of half precision on an accelerator, where a float32 copy of a large pass costs more than its means, it is the sum
+    in float32 of the numbers themselves that is taken, by one product for all poolings.
+    """
+    if hidden.device.type == "cpu" or hidden.dtype == torch.float32:
+        exact = hidden.float()
+        return torch.stack([own @ exact for own in weights])
+    every = torch.stack(list(weights))
+    sums = torch.mm((every > 0).flatten(0, 1).to(hidden.dtype), hidden, out_dtype=torch.float32)
+    return sums.view(*every.shape[:2], -1) * every.amax(dim=2, keepdim=True)
 
 
 def read_each(
@@ -55,11 +115,11 @@ def read_each(
     Yields:
         Index of a group and its [K, S, d] float32 activations on the CPU, in an order that packs well.
     """
-    batches = list(pack(groups, annotator.budget))
+    batches = list(pack(groups, annotator.budget.tokens))
     done = 0
 
     def read_batch(batch: list[int]) -> Tensor:
-        return read(annotator, [groups[i] for i in batch], sites).cpu()
+        return read(annotator, [groups[i] for i in batch], sites)
 
     with side_by_side(annotator.passes) as pool:
         for start in range(0, len(batches), _AHEAD):

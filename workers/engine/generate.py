@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from workers.engine.accelerator import sent
 from workers.engine.annotator import Annotator
+from workers.engine.memory import within_memory
 from workers.engine.process import side_by_side
 
 _BATCH = 16
@@ -24,11 +26,20 @@ def greedy_answers(
         prompts: token ids up to and including the assistant's header.
         max_new_tokens: where an answer is cut.
         progress: told after every batch how many prompts are answered.
+
+    Raises:
+        OutOfMemory: memory does not suffice for one prompt.
     """
     answers: dict[int, str] = {}
     batches = list(_by_length(prompts))
+
+    def answer(batch: list[int]) -> list[str]:
+        rows = [prompts[i] for i in batch]
+        parts = within_memory(annotator.budget, lambda some: _answer(annotator, some, max_new_tokens), rows, _tokens)
+        return [text for part in parts for text in part]
+
     with side_by_side(annotator.passes) as pool:
-        spoken = pool.map(lambda batch: _answer(annotator, [prompts[i] for i in batch], max_new_tokens), batches)
+        spoken = pool.map(answer, batches)
         try:
             for batch, texts in zip(batches, spoken, strict=True):
                 answers.update(zip(batch, texts, strict=True))
@@ -53,6 +64,10 @@ def _answer(annotator: Annotator, prompts: Sequence[Sequence[int]], max_new_toke
     return [text.strip() for text in texts]
 
 
+def _tokens(prompts: Sequence[Sequence[int]]) -> int:
+    return sum(map(len, prompts))
+
+
 def _by_length(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), _BATCH):
@@ -66,4 +81,4 @@ def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tupl
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
+    return sent(ids, device), sent(mask, device)

@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from workers.engine.accelerator import sent
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -95,6 +97,15 @@ class United:
         return cls([replace(group, branches=tuple(branches)) for group, branches in found], places)
 
 
+def in_half(groups: Sequence[Group]) -> list[Sequence[Group]]:
+    """Two halves of a batch; of one group, two with its prompt and half its responses; one response stays whole."""
+    if len(groups) > 1:
+        return [groups[: len(groups) // 2], groups[len(groups) // 2 :]]
+    middle = len(groups[0].branches) // 2
+    halves = (groups[0].branches[:middle], groups[0].branches[middle:])
+    return [[replace(groups[0], branches=half)] for half in halves if half]
+
+
 def pack(groups: Sequence[Group], budget: int) -> Iterator[list[int]]:
     """Cut groups into batches of at most `budget` tokens; a group larger than that is a batch of its own.
 
@@ -121,7 +132,8 @@ class Layout:
     """Where everything is in a packed batch of T tokens, g groups and n responses.
 
     Attributes:
-        tokens: [T] token ids.
+        groups: what is laid out.
+        tokens: [T] token ids, those of padding at the end included.
         positions: [T] positions; every response continues from the end of its own prompt.
         prefix_rows: [g, P] packed index of each prompt token, padded on the right with 0.
         branch_rows: [n, R] packed index of each response token, padded on the right with 0.
@@ -131,6 +143,7 @@ class Layout:
         requests: [g, 2] where in its prefix each group's last user turn begins and ends.
     """
 
+    groups: Sequence[Group]
     tokens: Tensor
     positions: Tensor
     prefix_rows: Tensor
@@ -142,8 +155,11 @@ class Layout:
     requests: Tensor
 
     @classmethod
-    def of(cls, groups: Sequence[Group], device: torch.device) -> "Layout":
-        """Lay out `groups` in the order given."""
+    def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1) -> "Layout":
+        """Lay out `groups` in the order given, and pad the row to a multiple of so many tokens.
+
+        Padding repeats the first token: seeing nothing else it comes to the same numbers, which are as finite.
+        """
         tokens: list[int] = []
         positions: list[int] = []
         prefixes, branches, parents, contents = [], [], [], []
@@ -158,12 +174,15 @@ class Layout:
                 contents.append(branch.content)
                 tokens.extend(branch.tokens)
                 positions.extend(range(depth, depth + len(branch.tokens)))
+        padding = -len(tokens) % multiple
+        tokens.extend(tokens[:1] * padding)
+        positions.extend([0] * padding)
         prefix_rows, prefix_lengths = _rows(prefixes)
         branch_rows, branch_lengths = _rows(branches)
         parts = [torch.tensor(tokens), torch.tensor(positions), prefix_rows, branch_rows, torch.tensor(parents)]
         parts += [prefix_lengths, branch_lengths, torch.tensor(contents)]
         parts.append(torch.tensor([group.request for group in groups]))
-        return cls(*(part.to(device, non_blocking=True) for part in parts))
+        return cls(groups, *(sent(part, device) for part in parts))
 
     @cached_property
     def scatter(self) -> Tensor:

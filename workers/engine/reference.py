@@ -51,5 +51,5 @@ def _read_one(annotator: Annotator, group: Group, sites: Sequence[Site]) -> Tens
     rows = []
     for site in sites:
         hidden = before_norm[0] if site.layer == annotator.depth - 1 else states[min(site.layer + 1, annotator.depth)]
-        rows.append((pooling_weights(layout, site.pooling) @ hidden[0].float())[0])
+        rows.append((pooling_weights(layout, site.pooling).to(hidden.device) @ hidden[0].float())[0].cpu())
     return torch.stack(rows)

@@ -18,8 +18,9 @@ class _DeepEnough(Exception):
 
 @dataclass
 class _Recording:
-    wanted: frozenset[int]
+    wanted: Collection[int]
     deepest: int
+    pool: Callable[[int, Tensor], Tensor]
     activations: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -32,9 +33,12 @@ def install(layer: int, module: nn.Module) -> None:
 
 
 @contextmanager
-def recording(layers: Collection[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the [T, d] output of `layers` of one packed pass run inside; code behind the deepest layer never runs."""
-    state = _Recording(frozenset(layers), max(layers))
+def recording(layers: Collection[int], pool: Callable[[int, Tensor], Tensor]) -> Iterator[dict[int, Tensor]]:
+    """Collect what `pool` makes of the [T, d] output of each of `layers` of one packed pass run inside.
+
+    It is asked as soon as a layer has spoken, so that no layer's output is kept. Code behind the deepest never runs.
+    """
+    state = _Recording(layers, max(layers), pool)
     token = _current.set(state)
     try:
         with suppress(_DeepEnough):
@@ -49,7 +53,7 @@ def _tap(layer: int) -> Callable[[nn.Module, Any, Any], None]:
         if state is None or layer not in state.wanted:
             return
         hidden = output if isinstance(output, Tensor) else output[0]
-        state.activations[layer] = hidden[0]
+        state.activations[layer] = state.pool(layer, hidden[0])
         if layer == state.deepest:
             raise _DeepEnough
 

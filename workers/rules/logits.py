@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from app.schemas.pairs import Message
+from workers.engine.accelerator import watched
 from workers.engine.annotator import Annotator
 from workers.engine.answers import next_token
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
@@ -79,7 +80,7 @@ class LogitRater:
         """
         parts = [list(_within_memory(group)) for group in groups]
         flat = [part for split in parts for part in split]
-        batches = list(pack(flat, self.annotator.budget))
+        batches = list(pack(flat, self.annotator.budget.tokens))
         read: dict[int, Tensor | PairRefused] = {}
         with side_by_side(self.annotator.passes) as pool:
             found = pool.map(lambda batch: self._answer([flat[i] for i in batch]), batches)
@@ -124,17 +125,19 @@ class LogitRater:
     def _answer(self, groups: Sequence[Group]) -> list[Tensor | PairRefused]:
         """[B, 3] of every group of a batch; one that fails is tried by halves, so that only the guilty group fails."""
         try:
-            likely = next_token(self.annotator, groups)
-            told = [likely[:, ids.to(likely.device)].sum(dim=1).cpu() for ids in self.words.values()]
-            answers = torch.stack(told, dim=1)
+            with watched():
+                likely = next_token(self.annotator, groups)
+                told = [likely[:, ids.to(likely.device)].sum(dim=1) for ids in self.words.values()]
+                answers = torch.stack(told, dim=1).cpu()
             if not torch.isfinite(answers).all():
                 raise NotFinite("the annotator's answers are not finite numbers")
         except Exception as error:
             if len(groups) == 1:
                 return [refusal_of(error)]
-            middle = len(groups) // 2
-            return self._answer(groups[:middle]) + self._answer(groups[middle:])
-        return list(torch.split(answers, [len(group.branches) for group in groups]))
+        else:
+            return list(torch.split(answers, [len(group.branches) for group in groups]))
+        middle = len(groups) // 2
+        return self._answer(groups[:middle]) + self._answer(groups[middle:])
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[Answer, Tensor]:

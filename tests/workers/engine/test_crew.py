@@ -14,7 +14,7 @@ import torch
 from tests.conftest import encode
 from workers.engine.annotator import Annotator
 from workers.engine.crew import Crew, reader
-from workers.engine.errors import PassesLost, PassFailed
+from workers.engine.errors import DeviceLost, PassFailed
 from workers.engine.forward import read
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
@@ -57,9 +57,9 @@ def test_a_pass_that_fails_says_by_what_and_the_next_one_is_made(crew: Crew, ann
 def test_where_a_member_has_ended_no_pair_is_blamed(crew: Crew, annotator: Annotator) -> None:
     for process, _ in crew.members:
         os.kill(process, signal.SIGKILL)
-    with pytest.raises(PassesLost):
+    with pytest.raises(DeviceLost):
         crew.read(groups_of(annotator), SITES)
-    assert not issubclass(PassesLost, Exception)
+    assert not issubclass(DeviceLost, Exception)
 
 
 def test_members_end_when_they_are_told_to(annotator: Annotator) -> None:

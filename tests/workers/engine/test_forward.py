@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.conftest import DEPTH, encode, tiny_annotator
 from workers.engine.annotator import Annotator
 from workers.engine.attention import packed
-from workers.engine.forward import read, read_all
+from workers.engine.forward import means, read, read_all
 from workers.engine.packing import Group, Layout
 from workers.engine.reference import TOLERANCES, disagreement, read_plainly
 from workers.engine.sites import Pooling, Site
@@ -199,7 +199,20 @@ def test_read_all_answers_in_the_order_given_and_tells_its_progress(annotator: A
     assert [tuple(reading.shape) for reading in readings] == [(1 + i % 3, 2, annotator.width) for i in range(20)]
     for group, reading in zip(groups, readings, strict=True):
         assert relative_distance(reading, read(annotator, [group], sites)).max() <= TOLERANCES["float32"]
-    assert sum(group.size for group in groups) > annotator.budget
+    assert sum(group.size for group in groups) > annotator.budget.tokens
     assert len(told) > 1
     assert told == sorted(set(told))
     assert told[-1] == 20
+
+
+def test_means_of_half_precision_on_an_accelerator_are_summed_in_float32_without_a_copy_of_the_pass() -> None:
+    weights = [torch.zeros(5, 256, device="meta")] * 3
+    found = means(weights, torch.zeros(256, 32, dtype=torch.bfloat16, device="meta"))
+    assert (tuple(found.shape), found.dtype) == ((3, 5, 32), torch.float32)
+
+
+def test_means_of_several_poolings_are_each_its_own() -> None:
+    hidden = torch.randn(6, 4).bfloat16()
+    some, other = torch.tensor([[0.5, 0.5, 0, 0, 0, 0]]), torch.tensor([[0, 0, 0, 0, 0, 1.0]])
+    expected = torch.stack([hidden[:2].float().mean(0), hidden[5].float()])[:, None]
+    torch.testing.assert_close(means([some, other], hidden), expected)

@@ -1,12 +1,14 @@
 """Packing: which groups share a batch, and where each token of a batch is."""
 
 import random
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 
 from workers.engine.forward import pooling_weights
-from workers.engine.packing import Branch, Group, Layout, pack
+from workers.engine.packing import Branch, Group, Layout, in_half, pack
 from workers.engine.sites import Pooling
 
 END = 2
@@ -121,3 +123,26 @@ def test_many_responses_are_split_by_the_budget_and_none_is_lost() -> None:
 
 def test_a_part_is_worth_computing_its_prompt_again() -> None:
     assert [len(part.branches) for part in many(9, prompt=100).split(60)] == [9]
+
+
+def test_a_batch_is_halved_by_its_groups_and_a_group_by_its_responses_down_to_one() -> None:
+    assert in_half([TWO_RESPONSES, EMPTY_RESPONSE, EMPTY_RESPONSE]) == [
+        [TWO_RESPONSES],
+        [EMPTY_RESPONSE, EMPTY_RESPONSE],
+    ]
+    first, second = (replace(TWO_RESPONSES, branches=(branch,)) for branch in TWO_RESPONSES.branches)
+    assert in_half([TWO_RESPONSES]) == [[first], [second]]
+    assert in_half([first]) == [[first]]
+
+
+def test_a_row_is_padded_with_its_first_token_at_its_first_position_and_no_table_leads_there(layout: Layout) -> None:
+    padded = Layout.of([TWO_RESPONSES, EMPTY_RESPONSE], torch.device("cpu"), 16)
+    assert len(layout.tokens) == 10
+    assert padded.tokens.tolist() == [*layout.tokens.tolist(), *[10] * 6]
+    assert padded.positions.tolist() == [*layout.positions.tolist(), *[0] * 6]
+    assert torch.equal(padded.prefix_rows, layout.prefix_rows)
+    assert torch.equal(padded.branch_rows, layout.branch_rows)
+    for pooling in get_args(Pooling):
+        weights = pooling_weights(padded, pooling)
+        assert torch.equal(weights[:, :10], pooling_weights(layout, pooling))
+        assert not weights[:, 10:].any()

@@ -13,7 +13,7 @@ from tests.workers.rules.conftest import roomy_annotator
 from workers.engine import attention
 from workers.engine.annotator import Annotator
 from workers.engine.answers import next_token
-from workers.engine.errors import NotFinite, PairRefused, TooLong, Unscorable
+from workers.engine.errors import DeviceLost, NotFinite, OutOfMemory, PairRefused, TooLong, Unscorable
 from workers.engine.packing import Group
 from workers.rules.errors import CannotAsk
 from workers.rules.logits import ANSWERS, INSTRUCTION, LogitRater, first_tokens
@@ -155,7 +155,9 @@ def test_a_vocabulary_that_cannot_tell_the_answers_apart_is_refused(monkeypatch:
         first_tokens(tokenizer)
 
 
-@pytest.mark.parametrize(("fault", "reason"), [("raises", Unscorable), ("overflows", NotFinite)])
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("raises", Unscorable), ("overflows", NotFinite), ("is large", OutOfMemory)]
+)
 def test_an_item_on_which_the_annotator_fails_fails_alone(
     roomy: Annotator, monkeypatch: pytest.MonkeyPatch, fault: str, reason: type[PairRefused]
 ) -> None:
@@ -166,7 +168,9 @@ def test_an_item_on_which_the_annotator_fails_fails_alone(
         answers = next_token(annotator, groups).clone()
         if any(group.prefix == guilty for group in groups):
             if fault == "raises":
-                raise RuntimeError("out of memory")
+                raise RuntimeError("out of order")
+            if fault == "is large":
+                raise OutOfMemory("too large")
             answers[0] = float("nan")
         return answers
 
@@ -179,3 +183,16 @@ def test_an_item_on_which_the_annotator_fails_fails_alone(
             assert isinstance(found, Ratings)
             assert isinstance(before, Ratings)
             torch.testing.assert_close(found.scores, before.scores, atol=1e-5, rtol=1e-4)
+
+
+def test_a_lost_device_is_no_items_fault(roomy: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def failing(_annotator: Annotator, groups: list[Group]) -> Tensor:
+        tried.append(len(groups))
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("workers.rules.logits.next_token", failing)
+    with pytest.raises(DeviceLost):
+        LogitRater(roomy, RULES).rate(ITEMS[:1])
+    assert tried == [len(ITEMS[0].responses)]

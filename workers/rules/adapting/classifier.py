@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from app.schemas.pairs import Pair
 from workers.engine.annotator import Annotator
+from workers.engine.memory import within_memory
 from workers.rules.adapting.grafting import drop_by, graft, own, plant
 from workers.rules.adapting.lessons import Progress
 
@@ -92,11 +93,15 @@ class Classifier:
         for start in range(0, len(pairs), _ENCODED):
             texts = [order for pair in pairs[start : start + _ENCODED] for order in self.encode(pair)]
             some = logits[start : start + _ENCODED].flatten(0, 1)
-            for batch in _by_length(texts, max(self._annotator.budget, LONGEST)):
-                with torch.inference_mode():
-                    some[batch] = self.logits([texts[place] for place in batch]).cpu()
+            for batch in _by_length(texts, max(self._annotator.budget.tokens, LONGEST)):
+                rows = [texts[place] for place in batch]
+                some[batch] = torch.cat(within_memory(self._annotator.budget, self._read, rows, _tokens))
                 tick(len(batch))
         return torch.sigmoid(logits).double().mean(dim=1)
+
+    @torch.inference_mode()
+    def _read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        return self.logits(rows).cpu()
 
     def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """[n, R] float32 of n encoded pairs."""
@@ -179,7 +184,7 @@ class Classifier:
 
     def _accumulate(self, texts: Sequence[Sequence[int]], targets: Tensor, tick: Callable[[int], None]) -> None:
         """Gradients of the mean loss of a batch, part by part: what a pass must remember of its tokens fills memory."""
-        for part in _by_length(texts, max(self._annotator.budget, LONGEST)):
+        for part in _by_length(texts, LONGEST):
             logits = self.logits([texts[place] for place in part])
             loss = binary_cross_entropy_with_logits(logits, targets[part].to(logits))
             torch.autograd.backward(loss * (len(part) / len(texts)))
@@ -220,6 +225,10 @@ def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
         shares[place] = min(lengths[place], room // left)
         room -= shares[place]
     return shares
+
+
+def _tokens(rows: Sequence[Sequence[int]]) -> int:
+    return len(rows) * max(map(len, rows))
 
 
 def _by_length(rows: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:

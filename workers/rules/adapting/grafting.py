@@ -37,6 +37,8 @@ def graft(annotator: Annotator, rules: int, rank: int, source: torch.Generator) 
     Raises:
         CannotClassify: no such classifier can be made of the annotator.
     """
+    if len(annotator.devices) > 1:
+        raise CannotClassify(f"{annotator.name} lies on {len(annotator.devices)} devices, its classifier would on one")
     adapters = LoraConfig(
         task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
     )
