@@ -97,7 +97,8 @@ def within_memory(
             budget.enough()
             found += made
             continue
-        torch.cuda.empty_cache()
+        with watched():
+            torch.cuda.empty_cache()
         budget.short(size(some))
         parts = halves(some)
         if len(parts) == 1:

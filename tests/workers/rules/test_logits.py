@@ -14,6 +14,7 @@ from workers.engine import attention
 from workers.engine.annotator import Annotator
 from workers.engine.answers import next_token
 from workers.engine.errors import DeviceLost, NotFinite, OutOfMemory, PairRefused, TooLong, Unscorable
+from workers.engine.memory import Budget
 from workers.engine.packing import Group
 from workers.rules.errors import CannotAsk
 from workers.rules.logits import ANSWERS, INSTRUCTION, LogitRater, first_tokens
@@ -194,5 +195,5 @@ def test_a_lost_device_is_no_items_fault(roomy: Annotator, monkeypatch: pytest.M
 
     monkeypatch.setattr("workers.rules.logits.next_token", failing)
     with pytest.raises(DeviceLost):
-        LogitRater(roomy, RULES).rate(ITEMS[:1])
+        LogitRater(replace(roomy, budget=Budget(8192)), RULES).rate(ITEMS[:1])
     assert tried == [len(ITEMS[0].responses)]

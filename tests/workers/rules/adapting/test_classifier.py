@@ -1,7 +1,10 @@
 """The LoRA classifier: what it reads of a pair, that it learns, and that the annotator stays as it is."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from torch import Tensor
 
 from app.schemas.pairs import Message, Pair
 from tests.conftest import encode
@@ -142,3 +145,19 @@ def test_progress_reaches_its_end_and_may_end_it_before(roomy: Annotator) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         Classifier(roomy, 3, 4).train(PAIRS[:8], TARGETS[:8], validation, COURSE, end)
+
+
+def test_pairs_that_memory_does_not_suffice_for_at_once_are_told_the_same_by_parts(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, logits = classifier.likely(PAIRS), Classifier.logits
+
+    def small(self: Classifier, rows: Sequence[Sequence[int]]) -> Tensor:
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return logits(self, rows)
+
+    monkeypatch.setattr(Classifier, "logits", small)
+    ticks: list[int] = []
+    torch.testing.assert_close(classifier.likely(PAIRS, ticks.append), whole)
+    assert sum(ticks) == 2 * len(PAIRS)
