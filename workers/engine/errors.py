@@ -2,6 +2,7 @@
 
     EngineError
     ├── ModelNotLoaded      the annotator cannot be found, read or run
+    ├── UnusableAdapter     a low-rank adapter is damaged or does not fit the annotator
     └── PairRefused         one pair cannot be scored; its neighbours can
         ├── TooLong         it does not fit the annotator's window
         ├── TemplateRefused the chat template does not accept its roles
@@ -18,6 +19,10 @@ class EngineError(Exception):
 
 class ModelNotLoaded(EngineError):
     """The annotator cannot be found, read or run as asked."""
+
+
+class UnusableAdapter(EngineError):
+    """A low-rank adapter is damaged, hostile or made for another annotator."""
 
 
 class PairRefused(EngineError):

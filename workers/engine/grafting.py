@@ -48,7 +48,7 @@ def drop_by(model: Any, source: torch.Generator, rate: float, name: str = PEFT_N
 
 
 def give_substance(model: nn.Module, device: torch.device) -> None:
-    """Float32 memory for what is to be trained and was made of none: peft would take the dtype of the weights beside it."""
+    """Float32 memory for what is to be trained and has none: peft would take the dtype of the weights beside it."""
     for module in model.modules():
         for name, weight in module._parameters.items():
             if weight is not None and weight.is_meta and weight.requires_grad:
@@ -56,7 +56,7 @@ def give_substance(model: nn.Module, device: torch.device) -> None:
 
 
 def begun(name: str, part: Tensor, source: torch.Generator) -> Tensor:
-    """What an adapter's part begins with, so that it changes nothing as yet: Kaiming's where it reads, zero where not."""
+    """What an adapter's part begins with, so that it changes nothing: Kaiming's where it reads, else zero."""
     values = torch.zeros(part.shape)
     if ".lora_A." in name:
         bound = 1 / math.sqrt(part.shape[1:].numel())

@@ -241,7 +241,7 @@ def _broken(text: str, control: str) -> list[str]:
 
 
 def _cut_oldest(contents: list[list[int]], excess: int) -> None:
-    """Drop `excess` tokens, if there are any, from the left of the prompt's contents, oldest message first, in place."""
+    """Drop `excess` tokens, if there are any, from the left of the contents, oldest message first, in place."""
     for content in contents:
         cut = max(0, min(excess, len(content)))
         del content[:cut]
