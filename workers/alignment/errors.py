@@ -1,0 +1,23 @@
+"""Why a model cannot be taught or aligned.
+
+AlignmentError
+├── UnfitData          the pairs teach nothing
+├── UnusableSettings   settings that cannot be read or do not go together
+└── OtherRun           a folder holds a stage that was run with something else
+"""
+
+
+class AlignmentError(Exception):
+    """Base of everything this room raises on purpose."""
+
+
+class UnfitData(AlignmentError):
+    """Too few pairs can be read to teach or align anything with them."""
+
+
+class UnusableSettings(AlignmentError):
+    """Settings cannot be read, or do not go together or with the annotator; says which, a line each."""
+
+
+class OtherRun(AlignmentError):
+    """The folder holds a stage that was run with other settings, data or models; says which differ."""
