@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from app.schemas.names import Finite
 from app.schemas.pairs import Strict, refuse_contradictions
@@ -92,3 +92,34 @@ class AlignmentSettings(Strict):
     instruct: InstructSettings
     collect: CollectSettings
     align: AlignSettings
+
+
+class StageFigures(BaseModel):
+    """What a stage did."""
+
+    stage: AlignmentStage
+    name: str = Field(description="Folder of its files: taught, preferred, dispreferred, patterns, aligned.")
+    items: int = Field(description="Shown in it: responses under an instruction; of patterns and alignment, prompts.")
+    refused: int = Field(description="Prompts that could not be shown: too long even when cut.")
+    cut: int = Field(description="Prompts of which the oldest words were cut.")
+    tokens: int = Field(description="Response tokens of all items, once.")
+    seconds: Finite = Field(description="It took since it was last resumed.")
+    losses: list[Finite] = Field(default_factory=list, description="Of every step; none where nothing was trained.")
+    unit: str | None = Field(default=None, description="Of the losses.")
+
+
+class AlignmentReport(BaseModel):
+    """A whole run."""
+
+    method: AlignmentMethod
+    settings: AlignmentSettings
+    model: str
+    model_revision: str
+    template: str
+    pairs: int = Field(description="Taught with.")
+    other_pairs: int = Field(description="Of other prompts: read for patterns, and aligned with.")
+    blocks: list[int] = Field(description="Target layers, as blocks from 0.")
+    pattern_norms: list[Finite] = Field(description="Length of the mean pattern at each.")
+    taught_revisions: list[str] = Field(description="Of the taught models: SCIT's, or Dual's preferred, dispreferred.")
+    stages: list[StageFigures]
+    version: str

@@ -83,11 +83,13 @@ class Admitted:
 
     Attributes:
         items: those.
+        answers: tokens of the responses of each.
         refused: how many others there were: too long even when cut, or of roles that the template does not take.
         cut: of how many the conversation was cut.
     """
 
     items: list[Item]
+    answers: list[int]
     refused: int
     cut: int
 
@@ -126,7 +128,7 @@ class Showing:
 
     def admit(self, items: Iterable[Item]) -> Admitted:
         """The items that `show` takes."""
-        admitted, refused, cut = [], 0, 0
+        admitted, answers, refused, cut = [], [], 0, 0
         for item in items:
             try:
                 shown = self.show(item)
@@ -134,8 +136,9 @@ class Showing:
                 refused += 1
                 continue
             admitted.append(item)
+            answers.append(shown.answers)
             cut += any(group.truncated for group in shown.groups)
-        return Admitted(admitted, refused, cut)
+        return Admitted(admitted, answers, refused, cut)
 
 
 @dataclass(frozen=True)

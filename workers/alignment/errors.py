@@ -2,6 +2,7 @@
 
 AlignmentError
 ├── UnfitData          the pairs teach nothing
+├── Diverged           the loss became no finite number
 ├── UnusableSettings   settings that cannot be read or do not go together
 └── OtherRun           a folder holds a stage that was run with something else
 """
@@ -13,6 +14,10 @@ class AlignmentError(Exception):
 
 class UnfitData(AlignmentError):
     """Too few pairs can be read to teach or align anything with them."""
+
+
+class Diverged(AlignmentError):
+    """The loss became no finite number."""
 
 
 class UnusableSettings(AlignmentError):

@@ -41,9 +41,9 @@ def misalignment(hidden: Tensor, base: Tensor, patterns: Tensor, alpha: float) -
     """Alignment (eq. 6): the sum over layers and tokens of ‖h − (h_base + α v)‖₂.
 
     Args:
-        hidden: [L, m, d] activations of the model being aligned, at m response tokens.
-        base: [L, m, d] those of the model it began as.
-        patterns: [L, m, d] activity patterns v.
+        hidden: [m, L, d] activations of the model being aligned, at m response tokens.
+        base: [m, L, d] those of the model it began as.
+        patterns: [m, L, d] activity patterns v.
         alpha: how much of them.
     """
     off = hidden.float() - (base.float() + alpha * patterns.float())

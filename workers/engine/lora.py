@@ -184,8 +184,9 @@ def modules_of(annotator: Annotator, targets: Collection[str] | str, last_block:
     for prefix, block in annotator.model.named_modules():
         if blocks.get(id(block), last_block + 1) > last_block:
             continue
-        inside = [(f"{prefix}.{name}", part) for name, part in block.named_modules() if isinstance(part, nn.Linear)]
-        found += [name for name, _ in inside if targets == ALL_LINEAR or name.rpartition(".")[2] in targets]
+        inside = [name for name, part in block.named_modules() if isinstance(part, nn.Linear | LoraLayer)]
+        inside = [name for name in inside if not name.endswith(".base_layer") and ".lora_" not in name]
+        found += [f"{prefix}.{name}" for name in inside if targets == ALL_LINEAR or name.rpartition(".")[2] in targets]
     names = {name.rpartition(".")[2] for name in found}
     missing = sorted({ALL_LINEAR} if targets == ALL_LINEAR and not found else set())
     missing += sorted(set(targets) - names) if targets != ALL_LINEAR else []

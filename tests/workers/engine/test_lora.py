@@ -160,6 +160,7 @@ def test_modules_are_found_by_name_up_to_a_block(annotator: Annotator) -> None:
     every = modules_of(annotator, ALL_LINEAR, 3)
     assert len(every) == 4 * 7
     assert not any("lm_head" in name for name in every)
+    assert modules_of(adapted(annotator, some(annotator)), ALL_LINEAR, 3) == every
     with pytest.raises(UnusableAdapter, match="no linear layers called nose"):
         modules_of(annotator, ["q_proj", "nose"], 3)
 
