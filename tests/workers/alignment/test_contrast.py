@@ -1,13 +1,13 @@
 """The mean pattern as a direction of a taught model."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.workers.alignment.conftest import pairs
+from workers.alignment import contrast
 from workers.alignment.contrast import contrast_direction
 from workers.alignment.errors import UnfitData
+from workers.directions.balance import balance
 from workers.directions.direction import SafetyDirection, check_fits
 from workers.directions.errors import UnusableFile
 from workers.directions.files import from_files, to_files
@@ -26,18 +26,20 @@ def mean_difference(annotator: Annotator) -> torch.Tensor:
     return torch.stack([reading[0] - reading[1] for reading in readings]).double().mean(dim=0)
 
 
-def made(annotator: Annotator, mean: torch.Tensor, folder: Path) -> SafetyDirection:
-    return contrast_direction(annotator, mean, BLOCKS, PAIRS, "mine", cache=folder, note={"job": "j"})
+def made(annotator: Annotator, mean: torch.Tensor) -> SafetyDirection:
+    return contrast_direction(annotator, mean, BLOCKS, PAIRS, "mine", note={"job": "j"})
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture(autouse=True)
+def read_balance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The balance set takes a tiny model seconds to read, and is read in other tests."""
+    places = torch.arange(len(balance().pairs))
+    monkeypatch.setattr(contrast, "balance_margins", lambda *_arguments: (torch.ones(len(places)).double(), places))
 
 
-def test_it_reads_every_target_layer_with_equal_say(pupil: Annotator, cache: Path) -> None:
+def test_it_reads_every_target_layer_with_equal_say(pupil: Annotator) -> None:
     mean = mean_difference(pupil)
-    direction = made(pupil, mean, cache)
+    direction = made(pupil, mean)
     assert [(site.layer, site.pooling) for site in direction.sites] == [(0, "mean"), (2, "mean")]
     for vector, pattern in zip(direction.vectors, mean, strict=True):
         assert float(torch.cosine_similarity(vector.double(), pattern, dim=0)) == pytest.approx(1)
@@ -47,8 +49,8 @@ def test_it_reads_every_target_layer_with_equal_say(pupil: Annotator, cache: Pat
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.5]), atol=1e-4, rtol=1e-4)
 
 
-def test_labels_calibrate_it_and_say_how_well_it_reads(pupil: Annotator, cache: Path) -> None:
-    card = made(pupil, mean_difference(pupil), cache).card
+def test_labels_calibrate_it_and_say_how_well_it_reads(pupil: Annotator) -> None:
+    card = made(pupil, mean_difference(pupil)).card
     assert card.recipe == "contrast"
     assert card.readings[0].accuracy.value > 0.9
     assert card.readings[0].accuracy.pairs == 30
@@ -60,17 +62,15 @@ def test_labels_calibrate_it_and_say_how_well_it_reads(pupil: Annotator, cache: 
     assert not card.unreliable
 
 
-def test_a_pattern_that_reads_the_wrong_way_round_is_kept_as_it_is_and_called_unreliable(
-    pupil: Annotator, cache: Path
-) -> None:
+def test_a_pattern_that_reads_the_wrong_way_round_is_kept_as_it_is_and_called_unreliable(pupil: Annotator) -> None:
     """Labels must not turn a direction that claims to know none."""
-    card = made(pupil, -mean_difference(pupil), cache).card
+    card = made(pupil, -mean_difference(pupil)).card
     assert card.readings[0].accuracy.value < 0.1
     assert (card.slope, card.level_edges, card.unreliable) == (None, [], True)
 
 
-def test_it_is_for_the_taught_model_alone_and_survives_its_files(pupil: Annotator, cache: Path) -> None:
-    direction = made(pupil, mean_difference(pupil), cache)
+def test_it_is_for_the_taught_model_alone_and_survives_its_files(pupil: Annotator) -> None:
+    direction = made(pupil, mean_difference(pupil))
     assert from_files("mine", to_files(direction)).digest == direction.digest
     shape = {"template": pupil.template.digest, "depth": pupil.depth, "width": pupil.width}
     check_fits(direction, model=pupil.name, revision=pupil.revision, **shape)  # type: ignore[arg-type]
@@ -78,8 +78,8 @@ def test_it_is_for_the_taught_model_alone_and_survives_its_files(pupil: Annotato
         check_fits(direction, model=pupil.name, revision=f"{pupil.revision}+sha256:other", **shape)  # type: ignore[arg-type]
 
 
-def test_patterns_of_nothing_and_too_few_pairs_are_refused(pupil: Annotator, cache: Path) -> None:
+def test_patterns_of_nothing_and_too_few_pairs_are_refused(pupil: Annotator) -> None:
     with pytest.raises(UnfitData, match="its patterns move no pair"):
-        made(pupil, torch.zeros(2, pupil.width), cache)
+        made(pupil, torch.zeros(2, pupil.width))
     with pytest.raises(UnfitData, match="3 pairs are too few to calibrate on; at least 20 are needed"):
         contrast_direction(pupil, torch.ones(2, pupil.width), BLOCKS, PAIRS[:3], "mine")
