@@ -36,7 +36,7 @@ STYLE: dict[RcKeyType, Any] = {
     "axes.spines.right": False,
 }
 
-_drawing = Lock()  # rc_context changes the whole process while it lasts
+DRAWING = Lock()  # rc_context changes the whole process while it lasts
 
 
 def page(report: DirectionReport) -> bytes:
@@ -97,7 +97,7 @@ def _share_negative(bins: list[HistogramBin]) -> str:
 
 def _svg(name: str, draw: Callable[[Axes], None]) -> Markup:
     """A plot as the inside of a figure: labelled by the id `{name}-label`, its own ids unique in the page."""
-    with _drawing, rc_context({**STYLE, "svg.hashsalt": name}), StringIO() as file:
+    with DRAWING, rc_context({**STYLE, "svg.hashsalt": name}), StringIO() as file:
         figure = Figure(figsize=(7.2, 3.4), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)

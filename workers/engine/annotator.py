@@ -1,6 +1,6 @@
 """The loaded annotator: a causal language model whose activations are read, never its words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -160,13 +160,22 @@ def assemble(
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     window = min((int(limit) for limit in limits if limit), default=_DEFAULT_WINDOW)
     budget = Budget(_BUDGETS.get(model.device.type, _BUDGETS["cpu"]))
-    annotator = Annotator(name, revision, model, tokenizer, ChatTemplate(tokenizer, window), budget, passes)
+    annotator = _tapped(Annotator(name, revision, model, tokenizer, ChatTemplate(tokenizer, window), budget, passes))
+    if annotator.device.type == "cpu" and annotator.dtype == torch.bfloat16:
+        reorder(annotator.blocks)
+    return annotator
+
+
+def changed(annotator: Annotator, model: PreTrainedModel, revision: str) -> Annotator:
+    """The annotator with another model of the same architecture in its place, one without hooks."""
+    return _tapped(replace(annotator, model=model, revision=revision))
+
+
+def _tapped(annotator: Annotator) -> Annotator:
     for layer in range(annotator.depth):
         taps.install(layer, annotator.blocks[layer])
     if annotator.final_norm is not None:
         taps.install(annotator.depth, annotator.final_norm)
-    if annotator.device.type == "cpu" and annotator.dtype == torch.bfloat16:
-        reorder(annotator.blocks)
     return annotator
 
 

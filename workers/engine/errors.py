@@ -3,6 +3,7 @@
     EngineError
     ├── ModelNotLoaded      the annotator cannot be found, read or run
     ├── PassFailed          a forward pass in another process raised something
+    ├── UnusableAdapter     a low-rank adapter is damaged or does not fit the annotator
     └── PairRefused         one pair cannot be scored; its neighbours can
         ├── TooLong         it does not fit the annotator's window
         ├── TemplateRefused the chat template does not accept its roles
@@ -26,6 +27,10 @@ class ModelNotLoaded(EngineError):
 
 class PassFailed(EngineError):
     """A forward pass in another process raised something, whose name this carries."""
+
+
+class UnusableAdapter(EngineError):
+    """A low-rank adapter is damaged, hostile or made for another annotator."""
 
 
 class PairRefused(EngineError):

@@ -8,6 +8,7 @@ long row; only attention needs to know who may look at whom, and gets it from th
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -106,7 +107,15 @@ def in_half(groups: Sequence[Group]) -> list[Sequence[Group]]:
     return [[replace(groups[0], branches=half)] for half in halves if half]
 
 
-def pack(groups: Sequence[Group], budget: int) -> Iterator[list[int]]:
+class Sized(Protocol):
+    """Something that takes a number of tokens."""
+
+    @property
+    def size(self) -> int:
+        """Tokens that a forward pass computes for it."""
+
+
+def pack(groups: Sequence[Sized], budget: int) -> Iterator[list[int]]:
     """Cut groups into batches of at most `budget` tokens; a group larger than that is a batch of its own.
 
     Neighbours in length share a batch, so that attention, which works on rectangles, wastes little.

@@ -24,19 +24,19 @@ Faster = Callable[[Any, Tensor], Tensor | None]
 
 
 class Reordered:
-    """A linear layer's weight as oneDNN wants it. A copy of the layer gets none: its weight may go a way of its own."""
+    """A linear layer's weight as oneDNN wants it."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self._weight = linear.weight
-        self._version = linear.weight._version
+        self._state = (linear.weight._version, linear.weight.data_ptr())
         self._laid_out = _products._reorder_linear_weight(linear.weight.detach())
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        return None
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Reordered":
+        return self  # of use to a copy of the layer only where that shares the weight
 
     def holds(self, weight: Tensor) -> bool:
         """Whether it is this weight, unchanged."""
-        return weight is self._weight and weight._version == self._version
+        return weight is self._weight and (weight._version, weight.data_ptr()) == self._state
 
     def product(self, x: Tensor, bias: Tensor | None, after: str = "none") -> Tensor:
         """[n, i] times the weight: [n, o], with an activation applied."""
@@ -109,7 +109,8 @@ def _adopt(module: nn.Module, faster: Faster) -> None:
     own: Any = type(module)
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        found = faster(self, x) if attention.in_packed_pass() else None
+        able = attention.in_packed_pass() and not torch.is_grad_enabled() and x.dtype == torch.bfloat16
+        found = faster(self, x) if able else None
         return cast(Tensor, own.forward(self, x)) if found is None else found
 
     module.__class__ = type(f"Faster{own.__name__}", (own,), {"forward": forward, "__module__": own.__module__})

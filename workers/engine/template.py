@@ -6,6 +6,7 @@ is the template's own text and may hold control tokens, what a user wrote is enc
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from jinja2.exceptions import TemplateError
@@ -86,7 +87,55 @@ class ChatTemplate:
             if excess >= counts["prompt"]:
                 raise TooLong("a response alone is longer than the annotator's window; responses are not cut", **counts)
             _cut_oldest(contents, excess)
-        return _assemble(frame, contents, answers, truncated=excess > 0)
+        branches = tuple(_branch(answer, frame[-1]) for answer in answers)
+        return _assemble(frame, contents, branches, truncated=excess > 0)
+
+    def fit(
+        self,
+        messages: Sequence[Message],
+        responses: Sequence[str],
+        *,
+        kept: int = 0,
+        query: int | None = None,
+        response: int | None = None,
+    ) -> Group:
+        """Tokens of one prompt and of the responses that share it, both cut to a most.
+
+        Args:
+            messages: the conversation so far, ending before the assistant's turn.
+            responses: K answers to it.
+            kept: how many characters at the beginning of the first message are never cut: an instruction.
+            query: tokens of all the other texts at most, the oldest words cut first; as many as the
+                window leaves where left out.
+            response: tokens of a response at most; one that is cut has no end of turn.
+
+        Raises:
+            TooLong: even so a sequence is longer than the window.
+            TemplateRefused: the template does not accept these roles.
+        """
+        frame = self._frame(tuple(message.role for message in messages))
+        beyond = None if response is None else (response + 1) * self._longest_token
+        first = messages[0].content
+        texts = [first[kept:], *(message.content for message in messages[1:])]
+        whole = [first[:kept], *(answer[:beyond] for answer in responses)]
+        self._refuse_hopeless(whole, 0, False)
+        opening, *encoded = self.plain([*whole, *(text[-self._hopeless :] for text in texts)])
+        answers, contents = encoded[: len(responses)], encoded[len(responses) :]
+        branches = tuple(_branch(answer, frame[-1], response) for answer in answers)
+        counts = {
+            "prompt": sum(map(len, contents)),
+            "longest_response": max(len(branch.tokens) for branch in branches),
+            "template": sum(map(len, frame[:-1])) + len(opening),
+            "window": self.window,
+        }
+        room = self.window - counts["template"] - counts["longest_response"]
+        excess = max(0, counts["prompt"] - (max(0, room) if query is None else query))
+        if counts["prompt"] - excess > room:
+            raise TooLong("prompt and response are longer than the annotator's window", **counts)
+        _cut_oldest(contents, excess)
+        contents[0] = opening + contents[0]
+        group = _assemble(frame, contents, branches, truncated=excess > 0)
+        return replace(group, prompt=group.prompt - len(opening))
 
     def ask(self, opening: str, history: str, closing: str, endings: Sequence[str], *, truncate: bool = False) -> Group:
         """Tokens of one user turn that begins alike and ends in several ways, each up to where its answer would begin.
@@ -192,21 +241,27 @@ def _broken(text: str, control: str) -> list[str]:
 
 
 def _cut_oldest(contents: list[list[int]], excess: int) -> None:
-    """Drop `excess` tokens from the left of the prompt's contents, oldest message first, in place."""
+    """Drop `excess` tokens, if there are any, from the left of the contents, oldest message first, in place."""
     for content in contents:
-        cut = min(excess, len(content))
+        cut = max(0, min(excess, len(content)))
         del content[:cut]
         excess -= cut
 
 
+def _branch(answer: list[int], end: list[int], most: int | None = None) -> Branch:
+    """A response with its end of turn; of one that is longer than the most, its beginning."""
+    if most is not None and len(answer) > most:
+        return Branch(tokens=tuple(answer[:most]), content=most)
+    return Branch(tokens=(*answer, *end), content=len(answer))
+
+
 def _assemble(
-    frame: tuple[list[int], ...], contents: list[list[int]], answers: list[list[int]], *, truncated: bool
+    frame: tuple[list[int], ...], contents: list[list[int]], branches: tuple[Branch, ...], *, truncated: bool
 ) -> Group:
-    *heads, end = frame
+    *heads, _end = frame
     prompt: list[int] = []
     for head, content in zip(heads, [*contents, []], strict=True):
         prompt += head + content
-    branches = tuple(Branch(tokens=(*answer, *end), content=len(answer)) for answer in answers)
     stop = len(prompt) - len(heads[-1])
     request = (stop - len(contents[-1]), stop) if contents[-1] else (len(prompt) - 1, len(prompt))
     return Group(tuple(prompt), branches, sum(map(len, contents)), request, truncated)

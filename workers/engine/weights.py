@@ -1,5 +1,6 @@
 """From the name of an annotator to a local folder of safetensors, and a name for exactly these weights."""
 
+import copy
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from workers.engine.errors import ModelNotLoaded
 
@@ -100,13 +101,19 @@ def _convert(gguf: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
         raise ModelNotLoaded(f"{gguf.name} cannot be converted: {error}") from error
+    del model.config.quantization_config
+    store(model, tokenizer, folder, torch.bfloat16)
+
+
+def store(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype) -> None:
+    """Write a model into a folder that `locate` finds, its weights in some dtype."""
     tied = set(getattr(model, "all_tied_weights_keys", {}) or {})
     tensors = {key: value for key, value in model.state_dict().items() if key not in tied}
-    tensors = {key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()}
+    tensors = {key: value.to(dtype).contiguous() for key, value in tensors.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    del model.config.quantization_config
-    model.config.dtype = torch.bfloat16
-    model.config.save_pretrained(folder)
+    config = copy.deepcopy(model.config)
+    config.dtype = dtype
+    config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

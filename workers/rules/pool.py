@@ -1,21 +1,16 @@
 """Rule pools as people write them, and the project's own with its exchanges."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import orjson
-import yaml  # type: ignore[import-untyped]
-from pydantic import ValidationError
 
 from app.rulepools import RulePools
 from app.schemas.judging import SHIPPED_POOL
-from app.schemas.problem import said
 from app.schemas.rules import RulePool
+from workers.handwritten import checked, read_mapping
 
-_MOST_FAULTS = 10
 _DATA = Path(__file__).with_name("data")
 
 
@@ -46,29 +41,7 @@ def read_pool(path: Path) -> RulePool:
     Raises:
         UnusablePool: it cannot be read, or rules are not valid; of these it names ten, a line each.
     """
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise UnusablePool(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
-        raise UnusablePool(f"{path}{line} is not YAML") from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise UnusablePool(f"{path} is not YAML") from None
-    if not isinstance(content, dict):
-        raise UnusablePool(f"{path}: must be a mapping with `rules`")
-    try:
-        return RulePool.model_validate(content)
-    except ValidationError as error:
-        faults = error.errors()
-        lines = [f"{path}: {_fault(fault)}" for fault in faults[:_MOST_FAULTS]]
-        more = [f"{path}: {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-        raise UnusablePool("\n".join(lines + more)) from None
-
-
-def _fault(fault: Mapping[str, Any]) -> str:
-    field = "/".join([*map(str, fault["loc"]), *filter(None, [fault.get("ctx", {}).get("field")])])
-    return f"/{field}: {said(fault)}"
+    return checked(read_mapping(path, "`rules`", UnusablePool), RulePool, str(path), UnusablePool)
 
 
 @cache

@@ -81,6 +81,15 @@ def test_weights_changed_after_loading_are_those_that_count(fast: Annotator) -> 
     assert disagreement(read(fast, groups, SITES), read_plainly(fast, groups, SITES)) <= TOLERANCES["bfloat16"]
 
 
+def test_gradients_take_the_module_s_own_way(fast: Annotator) -> None:
+    mlp: Any = fast.blocks[0].mlp
+    x = torch.randn(1, 5, fast.width, dtype=torch.bfloat16, requires_grad=True)
+    with packed(Layout.of(groups_of(fast), fast.device), fast.dtype):
+        mlp(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.count_nonzero() > 0
+
+
 def test_a_copy_multiplies_with_its_own_weights(fast: Annotator) -> None:
     mlp: Any = fast.blocks[0].mlp
     twin = copy.deepcopy(mlp)

@@ -74,6 +74,17 @@ def test_what_fits_is_not_cut_although_it_might_be(annotator: Annotator) -> None
     assert annotator.template.encode(user("hi"), ["ho"], truncate=True) == encode(annotator, "hi", "ho")
 
 
+@pytest.mark.parametrize("history", [10, 100, 200])
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_question_that_fits_keeps_every_word_however_much_of_the_window_it_takes(
+    annotator: Annotator, history: int, truncate: bool
+) -> None:
+    group = annotator.template.ask("~", tildes(history), "~", ["~"], truncate=truncate)
+    assert group.prompt == history
+    assert str(annotator.tokenizer.decode(group.prefix)).count("~") == history + 2
+    assert not group.truncated
+
+
 def test_a_response_that_alone_is_too_long_is_refused_even_with_truncation(annotator: Annotator) -> None:
     refusal = refusal_of(annotator, user("hi"), tildes(WINDOW), truncate=True)
     assert refusal.detail == "a response alone is longer than the annotator's window; responses are not cut"

@@ -15,14 +15,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from app.schemas.pairs import Pair
 from workers.engine.annotator import Annotator
+from workers.engine.grafting import drop_by, own, plant
 from workers.engine.memory import within_memory
-from workers.rules.adapting.grafting import drop_by, graft, own, plant
+from workers.rules.adapting.grafting import graft
 from workers.rules.adapting.lessons import Progress
 
 LONGEST = 1024
 """Tokens of a pair at most, as published."""
 
 _DECAY = 0.01
+_DROPOUT = 0.05
 _EDGE = 1e-3
 _ENCODED = 64
 _MOST_CHARACTERS = 64 * LONGEST
@@ -144,7 +146,7 @@ class Classifier:
 
         self.prior = torch.logit(targets.float().mean(dim=0).clamp(_EDGE, 1 - _EDGE)).to(self.prior)
         source = torch.Generator().manual_seed(course.seed)
-        drop_by(self._model, torch.Generator(self.prior.device).manual_seed(course.seed))
+        drop_by(self._model, torch.Generator(self.prior.device).manual_seed(course.seed), _DROPOUT)
         step = _Descent([weight for weight in self.parameters() if weight.requires_grad], course, len(pairs))
         best, least, kept = 0, self._loss(validation, tick), self.tensors
         for epoch in range(1, course.epochs + 1):

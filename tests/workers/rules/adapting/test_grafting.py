@@ -10,8 +10,9 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, Qwen2C
 from tests.workers.rules.adapting.conftest import telling_pairs
 from tests.workers.rules.conftest import roomy_annotator
 from workers.engine.annotator import Annotator
+from workers.engine.grafting import drop_by, own, plant
 from workers.rules.adapting.classifier import Classifier
-from workers.rules.adapting.grafting import drop_by, graft, own, plant
+from workers.rules.adapting.grafting import graft
 from workers.rules.errors import CannotClassify
 
 PAIRS = telling_pairs(8)
@@ -82,7 +83,7 @@ def test_making_loading_and_training_draw_no_number_from_the_generator_of_all(ro
     before = torch.get_rng_state()
     classifier = Classifier(roomy, 3, 4)
     classifier.load(classifier.tensors)
-    drop_by(classifier._model, torch.Generator().manual_seed(0))
+    drop_by(classifier._model, torch.Generator().manual_seed(0), 0.05)
     classifier._model.train()
     classifier.logits([classifier.encode(PAIRS[0])[0]])
     assert torch.equal(torch.get_rng_state(), before)

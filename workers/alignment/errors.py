@@ -1,0 +1,28 @@
+"""Why a model cannot be taught or aligned.
+
+AlignmentError
+├── UnfitData          the pairs teach nothing
+├── Diverged           the loss became no finite number
+├── UnusableSettings   settings that cannot be read or do not go together
+└── OtherRun           a folder holds a stage that was run with something else
+"""
+
+
+class AlignmentError(Exception):
+    """Base of everything this room raises on purpose."""
+
+
+class UnfitData(AlignmentError):
+    """Too few pairs can be read to teach or align anything with them."""
+
+
+class Diverged(AlignmentError):
+    """The loss became no finite number."""
+
+
+class UnusableSettings(AlignmentError):
+    """Settings cannot be read, or do not go together or with the annotator; says which, a line each."""
+
+
+class OtherRun(AlignmentError):
+    """The folder holds a stage that was run with other settings, data or models; says which differ."""
