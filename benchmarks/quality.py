@@ -6,6 +6,8 @@
 DATA holds `hh-harmless.jsonl` and any of `gptfuzz.jsonl`, `safetext.jsonl`, `diasafety.jsonl`. Everything is read once;
 then each recipe is fitted on its own sources. A source that it was fitted on is measured by cross-validation over
 prompts, marked °; every other source is transfer: the fit never saw it.
+
+`--recipes depths` asks how deep one has to read: the default's recipe on neighbouring layers, deeper and deeper.
 """
 
 import argparse
@@ -71,7 +73,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--without", nargs="*", default=[], help="sources to leave out")
     parser.add_argument("--limit", type=int, help="use only the first rows of every source")
-    parser.add_argument("--recipes", default="all", choices=("all", "main"), help="main: leave the ablations out")
+    parser.add_argument(
+        "--recipes", default="all", choices=("all", "main", "depths"), help="main: leave the ablations out"
+    )
     options = parser.parse_args()
     config = settings()
     annotator = configured_annotator(config)
@@ -84,14 +88,19 @@ def main() -> None:
     directions.refresh()
     controls = directions.made_by("legend")
     made = plan(annotator, list(sources.values()), lambda _done, _total: None)
-    layers = candidate_layers(annotator.depth)
+    by_depth = options.recipes == "depths"
+    layers = _neighbours(annotator.depth) if by_depth else candidate_layers(annotator.depth)
     console, found = Console(), []
     rows = gather(made, layers, request_layer(annotator), controls, lambda _done, _total: None)
-    everything = options.recipes == "all"
-    for figures in _measure(rows, list(sources), controls, threads=annotator.passes, everything=everything):
+    if by_depth:
+        figured = _by_depth(rows, list(sources), annotator.passes)
+    else:
+        everything = options.recipes == "all"
+        figured = _measure(rows, list(sources), controls, threads=annotator.passes, everything=everything)
+    for figures in figured:
         found.append(figures)
         console.print(figures.recipe, _brief(figures), highlight=False)
-    _report(found, list(sources), annotator, layers)
+    _report(found, list(sources), annotator, layers, "quality-by-depth" if by_depth else "quality")
 
 
 def _sources(folder: Path, limit: int | None) -> dict[str, AnySource]:
@@ -134,6 +143,25 @@ def _measure(
             )
 
 
+def _neighbours(depth: int) -> tuple[int, ...]:
+    """Layers at every fourth of thirty, from a third of the network on."""
+    return tuple(sorted({round(depth * share / 30) for share in (10, 14, 18, 22, 26)}))
+
+
+def _by_depth(rows: Rows, names: Sequence[str], threads: int) -> Iterator[Figures]:
+    """The default's recipe on two neighbouring layers, on the deeper of them alone, and on all layers."""
+    places = [(i - 1, i) for i in range(1, len(rows.layers))]
+    for chosen in [*places, *((deeper,) for _, deeper in places), tuple(range(len(rows.layers)))]:
+        own = replace(
+            rows,
+            layers=tuple(rows.layers[i] for i in chosen),
+            differences=rows.differences[:, list(chosen)].contiguous(),
+        )
+        recipe = f"layers {', '.join(map(str, own.layers))}: {own.layers[-1] + 1} executed"
+        default = [name for name in DEFAULT if name in names]
+        yield _fitted(recipe, own, names, default, Method(by_prompt=True, threads=threads))
+
+
 def _fitted(recipe: str, rows: Rows, names: Sequence[str], sources: Sequence[str], method: Method) -> Figures:
     """Fit on some sources, cross-validate on those, and read the others with the whole fit."""
     started = time.monotonic()
@@ -163,7 +191,9 @@ def _brief(figures: Figures) -> str:
     return "  ".join(f"{name} {a.value:.3f}" for name, a in [*figures.accuracy.items(), *figures.sides.items()])
 
 
-def _report(found: Sequence[Figures], names: Sequence[str], annotator: Annotator, layers: Sequence[int]) -> None:
+def _report(
+    found: Sequence[Figures], names: Sequence[str], annotator: Annotator, layers: Sequence[int], kind: str
+) -> None:
     columns = [name for name in names if name != BALANCE]
     table = Table(title=f"{annotator.name}, layers {', '.join(map(str, layers))}; ° cross-validated, else never seen")
     for column in ("recipe", *columns, "calibration error", "should respond", "should refuse"):
@@ -185,7 +215,7 @@ def _report(found: Sequence[Figures], names: Sequence[str], annotator: Annotator
         "weights": {name: WEIGHTS[name] for name in names},
         "rows": [_plain(row) for row in found],
     }
-    (RESULTS / f"quality-{annotator.name}.json").write_text(json.dumps(plain, indent=2) + "\n")
+    (RESULTS / f"{kind}-{annotator.name}.json").write_text(json.dumps(plain, indent=2) + "\n")
 
 
 def _cell(value: Accuracy, *, held_out: bool) -> str:

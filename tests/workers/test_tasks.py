@@ -65,6 +65,25 @@ def chunk(direction: Ref) -> Chunk:
     return Chunk(directions=[direction], truncate=False, items=[pair], lines=[1], tokens=10)
 
 
+def test_a_task_works_on_chunk_after_chunk_until_none_is_left(duty: Duty, jobs: JobStore) -> None:
+    held = ref(duty.pairs.holdings.directions.all()["held"])
+    ids = [annotating(jobs, held) for _ in range(3)]
+    tasks.annotate_next(keys.ANNOTATE)
+    assert [state_of(jobs, job_id).status for job_id in ids] == ["completed"] * 3
+
+
+def test_a_task_that_has_worked_for_long_leaves_the_rest_to_another(
+    duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_TASK_SECONDS", 0)
+    held = ref(duty.pairs.holdings.directions.all()["held"])
+    ids = [annotating(jobs, held) for _ in range(2)]
+    jobs.redis.delete(f"rq:queue:{keys.ANNOTATE}")
+    tasks.annotate_next(keys.ANNOTATE)
+    assert [state_of(jobs, job_id).status for job_id in ids] == ["completed", "in_progress"]
+    assert tasks_of(jobs, keys.ANNOTATE) == 1
+
+
 def test_a_fit_ends_with_the_name_of_what_it_made(duty: Duty, jobs: JobStore) -> None:
     job_id = submitted(jobs)
     tasks.fit_next(keys.TRAIN)
