@@ -21,7 +21,7 @@ from benchmarks.engine import Engine
 from benchmarks.summaries import Spread, markdown
 from cli.stack import Stack
 
-_SHARES = (0.25, 0.5, 0.75, 1.0)
+_SHARES = (0.35, 0.5, 0.6, 0.75, 0.9, 1.0)
 _WORKERS_PAIRS = 1024
 _SINGLE = {"SAFEMARGIN_THREADS": "1", "SAFEMARGIN_CHUNK_TOKENS": "4096"}
 
@@ -30,7 +30,7 @@ Found = tuple[dict[str, object], str]
 
 
 def depths(case: Case, rounds: int) -> Found:
-    """Pairs a second of the engine for directions that read at a quarter, a half, three quarters, all of the layers."""
+    """Pairs a second of the engine for directions that read deeper and deeper."""
     directions = [case.at_depth(share) for share in _SHARES]
     rates = Rates(case.passes, getattr(torch, case.dtype), case.products)
     seconds: dict[str, list[float]] = {direction.id: [] for direction in directions}
