@@ -4,7 +4,6 @@ python -m benchmarks.profiling PAIRS
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.case import Case
 from workers.configured import configured_annotator
-from workers.engine.forward import read_all
+from workers.engine.forward import read
+from workers.engine.packing import pack
 
 _ROWS = 16
 
@@ -25,10 +25,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=48)
     options = parser.parse_args()
     case = Case.of(options.data, options.pairs)
-    annotator, reads = replace(configured_annotator(case.config), passes=1), case.default().reads
-    read_all(annotator, case.groups, reads)
+    annotator, reads = configured_annotator(case.config), case.default().reads
+    batches = [[case.groups[i] for i in batch] for batch in pack(case.groups, annotator.budget.tokens)]
+    read(annotator, batches[-1], reads)
     with profile(activities=[ProfilerActivity.CPU]) as found:
-        read_all(annotator, case.groups, reads)
+        for batch in batches:
+            read(annotator, batch, reads)
     operators = sorted(found.key_averages(), key=lambda one: -one.self_cpu_time_total)
     whole = sum(one.self_cpu_time_total for one in operators)
     table = Table("operator", "share of the time", "calls")

@@ -85,9 +85,17 @@ def _measure(contenders: Sequence[Contender], rates: Rates, rounds: int, pairs: 
 
 
 def _lone(ready: Arena, direction: SafetyDirection) -> dict[str, float]:
-    """Milliseconds (p50) of one pair that comes alone, over HTTP and through the engine, and what the former adds."""
-    over_http, bare = (Latency.of(seconds).p50 for seconds in ready.lone(direction))
-    return {"http": over_http, "forward": bare, "added": over_http - bare}
+    """Milliseconds (p50) of one pair that comes alone, over HTTP and through the engine, and what the former adds.
+
+    What it adds is found pair by pair, each over HTTP and through the engine one right after the other.
+    """
+    over_http, bare = ready.lone(direction)
+    added = [whole - alone for whole, alone in zip(over_http, bare, strict=True)]
+    return {
+        "http": Latency.of(over_http).p50,
+        "forward": Latency.of(bare).p50,
+        "added": Latency.of(added).p50,
+    }
 
 
 def _publish(name: str, case: Case, figures: dict[str, object], text: str) -> None:
