@@ -33,7 +33,10 @@ class Apart:
 
 
 def peak_mib(pid: int) -> float:
-    """The most memory in MiB that a process has had resident so far, and what its children hold for themselves now."""
+    """The most memory in MiB that a process has had resident so far, and what its children hold for themselves now.
+
+    What children share with it is counted once.
+    """
     children = [child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
     own = _kib(Path(f"/proc/{pid}/status"), "VmHWM")
     return (own + sum(_kib(Path(f"/proc/{child}/smaps_rollup"), "Private_") for child in children)) / 1024

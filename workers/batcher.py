@@ -33,6 +33,7 @@ Scores = tuple[Tensor, ...]
 """Of a group's K responses: what each scorer makes of them, [K, …]."""
 
 _WINDOW = 16
+_LOOK_SECONDS = 1.0
 
 
 class Scorer(Protocol):
@@ -99,19 +100,16 @@ class Batcher:
             DeviceLost: the device failed; what is pending never has an outcome.
         """
         me = threading.get_ident()
-        ended = time.monotonic()
         while batch := self._next_batch():
             started = self._running[me]
-            self._metrics.idle_seconds.inc(started - ended)
             try:
                 self._score_batch(batch)
             finally:
                 with self._wake:
                     del self._running[me]
                     self._wake.notify_all()
-            ended = time.monotonic()
             tokens = sum(entry.group.size for entry in batch)
-            self._metrics.batch(tokens, self._budget.tokens, ended - started)
+            self._metrics.batch(tokens, self._budget.tokens, time.monotonic() - started)
 
     def close(self) -> None:
         """Let `run` return once nothing is pending."""
@@ -168,7 +166,7 @@ class Batcher:
         Where none is urgent, the same of all that waits. Groups that are the same come along for nothing.
         """
         with self._wake:
-            self._wake.wait_for(self._should_begin)
+            self._await_work()
             pending = self._urgent or self._bulk
             if not pending:
                 return []
@@ -183,6 +181,16 @@ class Batcher:
                 pending.popleft()
             pending.extendleft(reversed(list(rest)))
             return [entry for entry in window if entry.group in taken]
+
+    def _await_work(self) -> None:
+        """Wait until there is a batch to make, or none any more; idle time is counted while it passes."""
+        before, found = time.monotonic(), False
+        while not found:
+            found = self._wake.wait_for(self._should_begin, _LOOK_SECONDS)
+            now = time.monotonic()
+            if not (self._in_turn and self._running):
+                self._metrics.idle_seconds.inc(now - before)
+            before = now
 
     def _should_begin(self) -> bool:
         """Whether there is a batch to make now, or none to wait for any more."""

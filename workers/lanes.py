@@ -1,7 +1,7 @@
 """Lanes: RQ workers on threads of one process, which all feed the same forward stage.
 
 RQ gives a worker one job at a time; several lanes keep several chunks in hand, so that the next batch is ready when
-the current one ends. A lane never forks: the model would have to be loaded again, and CUDA does not survive it.
+the current one ends. A lane never forks: the forward stage is on threads of its process, and CUDA does not survive it.
 """
 
 import logging

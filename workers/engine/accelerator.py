@@ -10,6 +10,7 @@ from torch import Tensor
 from workers.engine.errors import DeviceLost
 
 _launching = threading.Lock()
+_SHORT = ("out of memory", "ALLOC_FAILED")
 _SIGNS = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "cuDNN error", "CUBLAS_STATUS")
 
 
@@ -49,7 +50,7 @@ def awaited(x: Tensor) -> Callable[[], Tensor]:
 def watched() -> Iterator[None]:
     """Within this block an error after which CUDA computes nothing any more is a `DeviceLost`.
 
-    Memory that does not suffice is no such error.
+    Memory that does not suffice is no such error, and always an `OutOfMemoryError`, whoever wanted it.
 
     Raises:
         DeviceLost: instead of that error.
@@ -57,9 +58,11 @@ def watched() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        first, *_ = str(error).splitlines() or [""]
+        if any(sign in str(error) for sign in _SHORT) and not isinstance(error, torch.OutOfMemoryError):
+            raise torch.OutOfMemoryError(first) from error
         if not _is_final(error):
             raise
-        first, *_ = str(error).splitlines() or [""]
         raise DeviceLost(f"{type(error).__name__}: {first}") from error
 
 

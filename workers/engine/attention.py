@@ -173,7 +173,8 @@ def _exponentials(scores: Tensor) -> tuple[Tensor | None, Tensor]:
     weights = scores.exp_()
     total = weights.sum(-1, keepdim=True)
     least, most = total.aminmax()
-    return (weights if least > 1 / _FAR and most < _FAR else None), total
+    roomy = torch.finfo(total.dtype).max > _FAR  # float16 is not
+    return (weights if roomy and least > 1 / _FAR and most < _FAR else None), total
 
 
 def _allowed(layout: Layout, window: int | None) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,11 @@ loaded the annotator, before it starts threads, and share its weights.
 """
 
 import ctypes
+import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,8 @@ from workers.engine.errors import DeviceLost, PassFailed
 from workers.engine.forward import read
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _DONE, _FAILED = b"+", b"-"
@@ -79,11 +83,12 @@ class Crew:
             PassFailed: the pass fails on these groups.
             DeviceLost: a process has ended; this one should, too, so that both are started again.
         """
+        question = _question(groups, sites)
         member = self.idle.get()
         try:
-            member.send_bytes(_question(groups, sites))
+            member.send_bytes(question)
             answer = member.recv_bytes()
-        except (EOFError, OSError) as error:
+        except Exception as error:
             raise DeviceLost("a process of forward passes has ended") from error
         self.idle.put(member)
         if answer[:1] == _FAILED:
@@ -107,6 +112,8 @@ def _member(annotator: Annotator) -> tuple[int, Connection]:
         here.close()
         try:
             _serve(annotator, there)
+        except BaseException as error:
+            log.error("a process of forward passes ends: %s", _named(error))
         finally:
             os._exit(0)
     there.close()
@@ -142,5 +149,12 @@ def _answer(annotator: Annotator, question: bytes) -> bytes:
     try:
         pooled = read(annotator, groups, [Site(layer, pooling) for layer, pooling in sites])
     except Exception as error:
+        log.warning("a forward pass failed: %s", _named(error))
         return _FAILED + type(error).__name__.encode()
     return _DONE + pooled.contiguous().numpy().tobytes()
+
+
+def _named(error: BaseException) -> str:
+    """An error and where it was raised, without a word of its message, which may be the pair's."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {frame.filename}:{frame.lineno}"

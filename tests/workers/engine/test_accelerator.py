@@ -36,6 +36,14 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert raised.value is error
 
 
+@pytest.mark.parametrize(
+    "text", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", "CUDA error: out of memory"]
+)
+def test_a_shortage_of_memory_is_one_whoever_meets_it(text: str) -> None:
+    with pytest.raises(torch.OutOfMemoryError), watched():
+        raise RuntimeError(text)
+
+
 @pytest.mark.parametrize(("device", "together"), [(CPU, True), (CUDA, False)])
 def test_passes_are_launched_one_at_a_time_on_cuda_and_side_by_side_on_a_cpu(
     device: torch.device, together: bool
