@@ -39,8 +39,10 @@ def serving(home: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 def workers_of(process: "subprocess.Popen[str]") -> set[int]:
+    """Ids of the workers, without the processes of forward passes that they have forked."""
     living = [c for c in psutil.Process(process.pid).children(True) if c.status() != psutil.STATUS_ZOMBIE]
-    return {child.pid for child in living if "workers.main" in child.cmdline()}
+    parents = {child.pid: child.ppid() for child in living if "workers.main" in child.cmdline()}
+    return {pid for pid, parent in parents.items() if parent not in parents}
 
 
 def annotate(url: str) -> httpx.Response:
