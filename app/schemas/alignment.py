@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from app.schemas.names import Finite
+from app.schemas.directions import Reading
+from app.schemas.names import AlignmentId, Finite
 from app.schemas.pairs import Strict, refuse_contradictions
 
 AlignmentMethod = Literal["rahf-scit", "rahf-dual"]
@@ -122,4 +123,27 @@ class AlignmentReport(BaseModel):
     pattern_norms: list[Finite] = Field(description="Length of the mean pattern at each.")
     taught_revisions: list[str] = Field(description="Of the taught models: SCIT's, or Dual's preferred, dispreferred.")
     stages: list[StageFigures]
+    version: str
+
+
+class AlignmentCard(BaseModel):
+    """A model that was taught a preference, as users see it; its report has how that went."""
+
+    id: AlignmentId
+    digest: str = Field(description="sha256 of its files and card.")
+    method: AlignmentMethod
+    model: str = Field(description="The annotator that was taught, by name, weights and chat template.")
+    model_revision: str
+    template: str
+    blocks: list[int] = Field(description="Target layers, as blocks from 0.")
+    taught_revisions: list[str] = Field(description="Of the taught models: SCIT's, or Dual's preferred, dispreferred.")
+    files: list[str] = Field(description="Paths of its files below the folder of its digest, the card left out.")
+    slope: Finite | None = Field(
+        description="Log-odds per nat of the margin of `method: rahf`; null where it was not calibrated."
+    )
+    level_edges: list[Finite] = Field(default_factory=list, description="Margins at which `level` goes up by one.")
+    readings: list[Reading] = Field(default_factory=list, description="How well these margins read pairs.")
+    unreliable: bool = Field(description="Nothing shows that they read better than chance.")
+    settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    created: str
     version: str

@@ -13,4 +13,5 @@ PoolId = Name
 RuleId = Name
 BankId = Name
 AdapterId = Name
+AlignmentId = Name
 Finite = Annotated[float, Field(allow_inf_nan=False)]
