@@ -4,6 +4,8 @@
     taught/, preferred/, dispreferred/         peft's files of the taught model, or of Dual's two
     aligned/                                   those of the aligned model
     report.json, curves.png                    how it went
+
+A taught model all of whose weights were trained is a folder of transformers' files instead.
 """
 
 from dataclasses import dataclass
