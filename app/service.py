@@ -179,7 +179,7 @@ class Service:
         return held[wanted]
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
