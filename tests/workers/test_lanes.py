@@ -3,6 +3,7 @@
 import logging
 import queue
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from redis import Redis
@@ -27,7 +28,8 @@ def note(what: str) -> None:
 def records(redis: Redis) -> list[bytes]:
     """Keys of what RQ keeps of tasks: jobs, executions, registries, what is between queue and worker."""
     kept = [b"rq:job:", b"rq:execution", b"rq:wip:", b"rq:finished:", b"rq:failed:", f"rq:queue:{_TASKS}".encode()]
-    return [key for key in redis.keys("rq:*") if key.startswith(tuple(kept))]
+    found = cast(list[bytes], redis.keys("rq:*"))
+    return [key for key in found if key.startswith(tuple(kept))]
 
 
 @pytest.fixture
