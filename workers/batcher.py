@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from workers.appetite import Appetite
 from workers.engine.crew import Read
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.memory import Budget
@@ -79,10 +80,17 @@ class Batcher:
         read: the forward pass.
         budget: tokens of one batch.
         metrics: where work is counted.
+        passes: how many threads make passes.
         in_turn: whether passes run one after the other, however many threads make them.
+
+    Attributes:
+        appetite: says when to bring more bulk work.
     """
 
-    def __init__(self, read: Read, budget: Budget, metrics: WorkerMetrics, *, in_turn: bool = False) -> None:
+    def __init__(
+        self, read: Read, budget: Budget, metrics: WorkerMetrics, *, passes: int = 1, in_turn: bool = False
+    ) -> None:
+        self.appetite = Appetite(budget, passes)
         self._read = read
         self._budget = budget
         self._metrics = metrics
@@ -131,6 +139,7 @@ class Batcher:
         any thread.
         """
         if not scorers:
+            self.appetite.brought(0)
             return [()] * len(groups)
         united = United.of(groups)
         shared = self._split(united.groups, scorers, urgent)
@@ -157,6 +166,8 @@ class Batcher:
             pending = self._urgent if urgent else self._bulk
             pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
             self._wake.notify_all()
+        if not urgent:
+            self.appetite.brought(sum(group.size for group in groups))
         submission.done.wait()
         return [outcome for outcome in submission.outcomes if outcome is not None]
 
@@ -180,7 +191,10 @@ class Batcher:
             for _ in window:
                 pending.popleft()
             pending.extendleft(reversed(list(rest)))
-            return [entry for entry in window if entry.group in taken]
+            chosen = [entry for entry in window if entry.group in taken]
+            if pending is self._bulk:
+                self.appetite.taken(sum(entry.group.size for entry in chosen))
+            return chosen
 
     def _await_work(self) -> None:
         """Wait until there is a batch to make, or none any more; idle time is counted while it passes."""
