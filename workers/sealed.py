@@ -17,9 +17,6 @@ from torch import Tensor
 
 Card = TypeVar("Card", bound=BaseModel)
 
-_YOUNGER = ("alignment",)
-"""Fields that cards of before do not have: a digest knows them only where they say something."""
-
 
 @dataclass(frozen=True)
 class Format(Generic[Card]):
@@ -86,9 +83,9 @@ class Format(Generic[Card]):
 
 def digest(card: BaseModel, tensors: Mapping[str, Tensor]) -> str:
     """`sha256:` digest over a card, its own digest left out, and the tensors in the order of their names."""
-    said = card.model_dump(exclude={"digest"})
-    said = {name: value for name, value in said.items() if value is not None or name not in _YOUNGER}
-    content = hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode())
+    content = hashlib.sha256(
+        json.dumps(card.model_dump(exclude={"digest"}), sort_keys=True, ensure_ascii=False).encode()
+    )
     for name in sorted(tensors):
         content.update(name.encode() + str(tuple(tensors[name].shape)).encode())
         content.update(tensors[name].contiguous().numpy().tobytes())

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from app.schemas.names import DirectionId, Finite, Ref
+from app.schemas.names import DirectionId, Finite
 from app.schemas.pairs import Strict
 
 
@@ -40,9 +40,6 @@ class DirectionCard(BaseModel):
     model: str
     model_revision: str
     template: str
-    alignment: Ref | None = Field(
-        default=None, description="The taught model that it reads; null where it reads the annotator itself."
-    )
     sites: list[SiteCard] = Field(min_length=1)
     prompt_sites: list[SiteCard] = Field(
         default_factory=list, description="Where it reads the prompt, if what is safer depends on the prompt."
