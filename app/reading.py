@@ -7,8 +7,9 @@ from app.jobs.roster import HeldBank, WorkerState
 from app.ruleadapters import AdapterMissing
 from app.rulepools import PoolMissing
 from app.schemas.annotate import AnnotateOptions, DirectionOptions
-from app.schemas.chunk import Judging, Reading, Ref
+from app.schemas.chunk import Judging, Reading
 from app.schemas.judging import RuleOptions
+from app.schemas.names import Ref
 from app.schemas.ruleadapters import AdapterCard
 from app.schemas.rules import RulePool
 from app.service import Service

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerB
 
 from app.artifacts import Artifacts
 from app.registry import Registry
-from app.schemas.chunk import Ref
 from app.schemas.directions import SiteCard
+from app.schemas.names import Ref
 from app.schemas.pairs import Message
 from app.schemas.rulebanks import Auc, BankCard, ProbeCard
 from app.schemas.rules import Rule, RulePool

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.shelf import Missing, Shelf
 
 log = logging.getLogger(__name__)

@@ -4,16 +4,9 @@ from pydantic import BaseModel
 
 from app.schemas.annotate import Annotation, FailedAnnotation, Method, Provenance
 from app.schemas.judging import PolicyName, RaterName
-from app.schemas.names import RuleId
+from app.schemas.names import Ref, RuleId
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates, ScoredCandidates
-
-
-class Ref(BaseModel):
-    """Something stored, by its name and by its content: what a name stands for can change under running work."""
-
-    id: str
-    digest: str
 
 
 class Judging(BaseModel):

@@ -7,7 +7,8 @@ import pytest
 
 from app import __version__
 from app.schemas.annotate import Annotation, FailedAnnotation
-from app.schemas.chunk import Chunk, Ref
+from app.schemas.chunk import Chunk
+from app.schemas.names import Ref
 from app.schemas.pairs import Message, Pair
 from tests.conftest import WINDOW, random_direction, ref, serving, tiny_annotator, tiny_tokenizer
 from workers.annotate import PairAnnotator

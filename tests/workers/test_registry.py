@@ -15,7 +15,7 @@ from app.ruleadapters import RuleAdapters
 from app.rulebanks import CARD as BANK_CARD
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.report import DirectionReport
 from tests.conftest import RULES, publish, random_bank, random_direction, ref
 from workers import registry as holding
