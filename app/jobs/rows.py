@@ -6,7 +6,7 @@
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,13 @@ class StoredRows:
 
 
 def store_rows(
-    artifacts: Artifacts, place: str, rows: Iterable[Row], chunk_tokens: int, scratch: Path, *, asking: int = 0
+    artifacts: Artifacts,
+    place: str,
+    rows: Iterable[Row],
+    chunk_tokens: int,
+    scratch: Path,
+    *,
+    cost: Callable[[int], int] = lambda estimated: estimated,
 ) -> StoredRows:
     """Cut rows into chunks of at most `chunk_tokens` (or one row) and store them, in constant memory.
 
@@ -59,7 +65,7 @@ def store_rows(
         rows: with ascending lines.
         chunk_tokens: estimated tokens of one chunk.
         scratch: a local folder for the files while they grow.
-        asking: estimated tokens that each row costs beside its own.
+        cost: of a row, from its estimated tokens.
     """
     count = chunks = total = start = stop = inside = tokens = last = 0
     with (scratch / ROWS).open("wb") as out, (scratch / CHUNKS).open("wb") as index:
@@ -70,11 +76,11 @@ def store_rows(
             start, inside, tokens, chunks = stop, 0, 0, chunks + 1
 
         for row in rows:
-            cost = estimated_tokens(row.pair) + asking
-            if inside and (tokens + cost > chunk_tokens or inside == _MOST_ROWS):
+            own = cost(estimated_tokens(row.pair))
+            if inside and (tokens + own > chunk_tokens or inside == _MOST_ROWS):
                 close()
             stop += out.write(_ROW.dump_json(row, exclude_none=True) + b"\n")
-            count, inside, tokens, total, last = count + 1, inside + 1, tokens + cost, total + cost, row.line
+            count, inside, tokens, total, last = count + 1, inside + 1, tokens + own, total + own, row.line
         if inside:
             close()
     for name in (ROWS, CHUNKS):

@@ -177,6 +177,7 @@ def test_provenance_says_what_exactly_made_the_numbers(
         "template": annotator.template.digest,
         "direction": "sure",
         "direction_digest": directions["sure"].card.digest,
+        "alignment": None,
         "calibrated": True,
         "unreliable": False,
         "layers": [1, 2],
