@@ -57,7 +57,9 @@ async def _contrasting(service: Service, alignment_id: str) -> Contrasting:
     try:
         card = await run_in_threadpool(service.alignments.card, alignment_id)
     except AlignmentMissing:
-        raise NotFound.at("/alignment", "unknown_alignment", "there is no such taught model") from None
+        raise NotFound.at(
+            "/alignment", "unknown_alignment", "there is no such taught model; GET /alignments lists them"
+        ) from None
     _refuse_other_annotator("/alignment", card.model_revision, workers)
     instructions = 2 * _TOKENS_AN_INSTRUCTION if card.method == "rahf-scit" else 0
     return Contrasting(alignment=Ref(id=card.id, digest=card.digest), instructions=instructions)

@@ -71,6 +71,8 @@ class Shelved:
             UnusableAlignment: they are damaged or do not fit.
             AlignmentMissing: one is not there.
         """
+        if not self._of(folder):
+            raise UnusableAlignment(f"alignment {self.card.id} has no {folder} model")
         try:
             if (adapter := self._adapter(folder)) is not None:
                 return Variant.of(annotator, adapter)
