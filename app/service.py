@@ -190,7 +190,7 @@ class Service:
         return held[wanted]
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 

@@ -143,6 +143,7 @@ class PairAnnotator:
     ) -> list[ItemReading | PairRefused]:
         """What is read of every item in one forward pass, and judged of it; the reason instead where it cannot be."""
         if asked.contrast is not None:
+            self.batcher.appetite.brought(0)  # no pass waits for this chunk: others may bring what the stage can read
             return asked.contrast.readings([item for item in items if isinstance(item, Pair)])
         encoded = [self._encode(item, truncate) for item in items]
         groups = [group for group in encoded if isinstance(group, Group)]
@@ -160,6 +161,8 @@ class PairAnnotator:
         self, groups: Sequence[Group], scorers: Sequence[tuple[Scorer, Variant | None]], manner: Manner
     ) -> list[Scores | PairRefused]:
         """What all scorers make of each group, each model's from one forward pass."""
+        if not scorers:
+            return self.batcher.score(groups, (), urgent=manner.urgent)
         by_model: dict[str | None, list[int]] = {}
         for place, (_, variant) in enumerate(scorers):
             by_model.setdefault(variant.revision if variant else None, []).append(place)

@@ -23,6 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from workers.appetite import Appetite
 from workers.engine.crew import Read
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.memory import Budget
@@ -92,10 +93,17 @@ class Batcher:
         read: the forward pass.
         budget: tokens of one batch.
         metrics: where work is counted.
+        passes: how many threads make passes.
         in_turn: whether passes run one after the other, however many threads make them.
+
+    Attributes:
+        appetite: says when to bring more bulk work.
     """
 
-    def __init__(self, read: Read, budget: Budget, metrics: WorkerMetrics, *, in_turn: bool = False) -> None:
+    def __init__(
+        self, read: Read, budget: Budget, metrics: WorkerMetrics, *, passes: int = 1, in_turn: bool = False
+    ) -> None:
+        self.appetite = Appetite(budget, passes)
         self._read = read
         self._budget = budget
         self._metrics = metrics
@@ -149,6 +157,7 @@ class Batcher:
         any thread.
         """
         if not scorers:
+            self.appetite.brought(0)
             return [()] * len(groups)
         united = United.of(groups)
         work = partial(_Submission, scorers, variant)
@@ -176,6 +185,8 @@ class Batcher:
             pending = self._urgent if urgent else self._bulk
             pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
             self._wake.notify_all()
+        if not urgent:
+            self.appetite.brought(sum(group.size for group in groups))
         submission.done.wait()
         return [outcome for outcome in submission.outcomes if outcome is not None]
 
@@ -201,6 +212,8 @@ class Batcher:
                 pending.popleft()
             gone = set(map(id, found))
             pending.extendleft(entry for entry in reversed(window) if id(entry) not in gone)
+            if pending is self._bulk:
+                self.appetite.taken(sum(entry.group.size for entry in found))
             return found
 
     def _await_work(self) -> None:
