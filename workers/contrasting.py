@@ -13,6 +13,9 @@ from workers.entries import ItemReading
 from workers.registry import Holdings
 from workers.turns import ASKING, Manner
 
+_TOKENS = 512
+"""Of a pair, in both ways; roughly."""
+
 
 @dataclass(frozen=True)
 class PairContrast:
@@ -43,10 +46,11 @@ class PairContrast:
     def readings(self, pairs: Sequence[Pair]) -> list[ItemReading | PairRefused]:
         """What it says of every pair, in nats; the reason instead where it cannot be asked.
 
-        Some at a time, so that there is a pair for every core.
+        Some at a time: about as many as fill a pass on every core, or on the device.
         """
         found: list[ItemReading | PairRefused] = []
-        some = self.contrast.sides[0].annotator.passes
+        annotator = self.contrast.sides[0].annotator
+        some = annotator.passes * max(1, annotator.budget.tokens // _TOKENS)
         for start in range(0, len(pairs), some):
             self.manner.go_on()
             with ASKING.turn(urgent=self.manner.urgent):
