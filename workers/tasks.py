@@ -154,6 +154,7 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
         directions=reading.directions,
         truncate=reading.truncate,
         judging=reading.judging,
+        contrasting=reading.contrasting,
         items=items,
         lines=[row.line for row in rows],
         tokens=place.tokens,

@@ -7,7 +7,7 @@
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,13 @@ class StoredRows:
 
 
 def store_rows(
-    artifacts: Artifacts, place: str, rows: Iterable[Row], chunk_tokens: int, scratch: Path, *, asking: int = 0
+    artifacts: Artifacts,
+    place: str,
+    rows: Iterable[Row],
+    chunk_tokens: int,
+    scratch: Path,
+    *,
+    cost: Callable[[int], int] = lambda estimated: estimated,
 ) -> StoredRows:
     """Cut rows into chunks of at most `chunk_tokens` (or one row) and store them, in constant memory.
 
@@ -66,13 +72,13 @@ def store_rows(
         rows: with ascending lines.
         chunk_tokens: estimated tokens of one chunk.
         scratch: a local folder for the files while they grow.
-        asking: estimated tokens that each row costs beside its own.
+        cost: of a row, from its estimated tokens.
     """
     cutter = _Cutter(chunk_tokens)
     with (scratch / ROWS).open("wb") as out, (scratch / CHUNKS).open("wb") as index:
         for row in rows:
             size = out.write(_ROW.dump_json(row, exclude_none=True) + b"\n")
-            cutter.add(size, estimated_tokens(row.pair) + asking, row.line)
+            cutter.add(size, cost(estimated_tokens(row.pair)), row.line)
             index.writelines(cutter.cut())
         index.writelines(cutter.cut(to_the_end=True))
     for name in (ROWS, CHUNKS):

@@ -17,8 +17,8 @@ from app.jobs import keys
 from app.jobs.submission import Submission
 from app.reading import held_bank, pool_of
 from app.routes.files import stored_file
-from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
+from app.schemas.names import Ref
 from app.schemas.problem import documented
 from app.schemas.training import MOST_PAIRS, AdapterTask, TrainingRequest
 from app.service import Service, ServiceDep

@@ -4,9 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from app.schemas.chunk import Ref
 from app.schemas.judging import SHIPPED_POOL, RaterName, refuse_without_bank
-from app.schemas.names import AdapterId, BankId, PoolId
+from app.schemas.names import AdapterId, BankId, PoolId, Ref
 from app.schemas.pairs import Strict
 from app.schemas.ruleadapters import AdapterKind, AdapterMeasures, TaughtPolicy
 from app.schemas.webhooks import Announced

@@ -24,6 +24,7 @@ from workers.batcher import Batcher
 from workers.engine.memory import Budget
 from workers.engine.packing import Group
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
 
 READS = [direction(SHALLOW)]
@@ -54,7 +55,7 @@ def test_an_urgent_group_overtakes_a_running_submission_at_the_next_batch() -> N
     order: list[set[int]] = []
     late: list[Future[Outcomes]] = []
 
-    def forward(groups: Sequence[Group], _sites: Sequence[Site]) -> Tensor:
+    def forward(groups: Sequence[Group], _sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         order.append(prompts(groups))
         if not late:
             late.append(submit(batcher, [group(1, prompt=80)], urgent=True))
