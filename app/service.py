@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from redis import Redis
 from starlette.concurrency import run_in_threadpool
 
+from app.alignments import Alignments
 from app.artifacts import Artifacts
 from app.errors import NotFound, Unavailable
 from app.files import Files
@@ -77,6 +78,11 @@ class Service:
     def rule_adapters(self) -> RuleAdapters:
         """The rule adapters in it."""
         return RuleAdapters(self.artifacts)
+
+    @cached_property
+    def alignments(self) -> Alignments:
+        """The alignments in it."""
+        return Alignments(self.artifacts)
 
     @cached_property
     def files(self) -> Files:

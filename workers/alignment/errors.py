@@ -4,7 +4,8 @@ AlignmentError
 ├── UnfitData          the pairs teach nothing
 ├── Diverged           the loss became no finite number
 ├── UnusableSettings   settings that cannot be read or do not go together
-└── OtherRun           a folder holds a stage that was run with something else
+├── OtherRun           a folder holds a stage that was run with something else
+└── Unfinished         a stage that another one needs is not finished
 """
 
 
@@ -26,3 +27,7 @@ class UnusableSettings(AlignmentError):
 
 class OtherRun(AlignmentError):
     """The folder holds a stage that was run with other settings, data or models; says which differ."""
+
+
+class Unfinished(AlignmentError):
+    """A stage is not finished that another one needs; names it."""
