@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from redis import Redis
 from starlette.testclient import TestClient
 
 from app.alignments import CARD, AlignmentMissing, Alignments
@@ -21,7 +20,6 @@ from tests.app.test_training import fault, finished
 from tests.workers.alignment.conftest import pairs
 from workers import tasks, training
 from workers.alignment import contrast
-from workers.alignment.align import Descent
 from workers.directions.balance import balance
 from workers.engine.lora import CONFIG, TENSORS, from_files
 
@@ -90,9 +88,7 @@ def test_its_report_curves_and_adapters_are_downloaded(client: TestClient) -> No
         assert client.get(f"/alignments/new/files/{path}").status_code == 404
 
 
-def test_the_job_and_its_events_show_stage_steps_and_loss(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_job_and_its_events_show_stage_steps_and_loss(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step that is told is looked at before the next one."""
     monkeypatch.setattr(training, "_PROGRESS_SECONDS", 0)
     seen: list[dict[str, Any]] = []
@@ -114,44 +110,6 @@ def test_the_job_and_its_events_show_stage_steps_and_loss(
     assert {job["stage"] for job in seen if job["loss"] is not None} == {"instruct", "align"}
     told = [json.loads(line.removeprefix("data: ")) for line in events.splitlines() if line.startswith("data: ")]
     assert (told[-1]["status"], told[-1]["stage"], told[-1]["loss"]) == ("completed", "measure", None)
-
-
-def test_events_tell_of_a_stage_and_of_a_loss_whose_steps_are_as_many_as_before(
-    client: TestClient, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from types import SimpleNamespace
-
-    from app.jobs import keys
-    from app.routes import jobs as routes
-    from tests.app.jobs.conftest import PLENTY, submission
-
-    with Redis.from_url(redis_url) as redis:
-        store = JobStore(redis)
-        job_id = store.submit(submission(kind="training", queue="nobody"), limit=PLENTY)
-        steps: Iterator[Any] = iter(
-            [
-                lambda: store.progress(job_id, "instruct", 1, 2, 0.5),
-                lambda: store.progress(job_id, "instruct", 1, 2, 0.25),
-                lambda: store.progress(job_id, "align", 1, 2, 0.25),
-                lambda: store.cancel(job_id),
-            ]
-        )
-
-        async def step(_seconds: float) -> None:
-            next(steps)()
-
-        monkeypatch.setattr(routes, "asyncio", SimpleNamespace(sleep=step))
-        monkeypatch.setitem(keys.TASKS, "nobody", "nothing")
-        told = client.get(f"/jobs/{job_id}/events").text
-    jobs = [json.loads(line.removeprefix("data: ")) for line in told.splitlines() if line.startswith("data: ")]
-    seen = [(job["stage"], job["loss"], job["status"]) for job in jobs]
-    assert seen == [
-        (None, None, "in_progress"),
-        ("instruct", 0.5, "in_progress"),
-        ("instruct", 0.25, "in_progress"),
-        ("align", 0.25, "in_progress"),
-        ("align", 0.25, "cancelled"),
-    ]
 
 
 def test_cancelling_ends_it_and_leaves_nothing(
@@ -263,10 +221,11 @@ def test_pairs_that_leave_too_few_to_calibrate_on_fail_the_job_before_it_teaches
 def test_a_loss_that_is_no_number_fails_the_job_with_the_reason(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wild = SETTINGS | {"instruct": {**SETTINGS["instruct"], "learning_rate": 1, "clip": 1e30}}  # type: ignore[dict-item]
-    monkeypatch.setattr("workers.alignment.instruct.likelihood_loss", lambda *_given: torch.tensor(float("nan")))
-    monkeypatch.setattr("workers.alignment.run.likelihood_loss", lambda *_given: torch.tensor(float("nan")).requires_grad_())
-    job = finished(client, post(client, settings=wild))
+    def lost(*_given: object) -> torch.Tensor:
+        return torch.tensor(float("nan"), requires_grad=True)
+
+    monkeypatch.setattr("workers.alignment.run.likelihood_loss", lost)
+    job = finished(client, post(client))
     assert (job["status"], job["stage"]) == ("failed", "instruct")
     assert job["error"] == "the loss is no finite number at step 1: try a lower learning rate"
 
