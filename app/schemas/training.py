@@ -1,6 +1,6 @@
 """What POST /training takes: a method, the data, and how."""
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
@@ -126,7 +126,15 @@ class AlignmentRequest(_OfFile):
 
 RuleAdapterRequest = Annotated[HeadRequest | LoraRequest, Field(discriminator="kind")]
 
-TrainingRequest = Annotated[RuleAdapterRequest | AlignmentRequest, Field(discriminator="method")]
+
+def _without_mapping(schema: dict[str, Any]) -> None:
+    """OpenAPI maps what tells apart to one schema each, and a rule adapter is of two."""
+    del schema["discriminator"]
+
+
+TrainingRequest = Annotated[
+    RuleAdapterRequest | AlignmentRequest, Field(discriminator="method", json_schema_extra=_without_mapping)
+]
 """What can be trained: by `method`, and a rule adapter by its kind."""
 
 

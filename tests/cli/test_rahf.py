@@ -84,7 +84,7 @@ def test_alignment_and_direction_are_stored_and_their_figures_shown(
 
 def test_stages_and_losses_are_told_while_it_works(store: Artifacts, data: Path) -> None:
     lines = train(data).stderr.splitlines()
-    for begin in ("instruct 10/10 loss ", "collect 24/24", "align 4/4 loss ", "measure 48/48"):
+    for begin in ("instruct 10/10 loss ", "collect 24/24", "align 4/4 loss ", "measure 1072/1072"):
         assert any(line.startswith(begin) for line in lines), lines
 
 

@@ -15,9 +15,8 @@ from app.registry import Registry
 from app.settings import Settings
 from cli.stack import Stack
 from tests.cli.test_chaos import patiently, supervise
-from tests.conftest import publish, random_direction
+from tests.conftest import publish, random_direction, tiny_annotator
 from tests.workers.alignment.conftest import pairs
-from tests.workers.rules.conftest import roomy_annotator
 from workers.engine.annotator import load_annotator
 
 pytestmark = pytest.mark.real
@@ -31,9 +30,12 @@ SETTINGS = {
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """The whole service with a tiny annotator in a folder, watched over as `safemargin serve` does."""
+    """The whole service with a tiny annotator, watched over as `safemargin serve` does.
+
+    Its window is too small for most of the balance set, which would take it a minute to read, and for instructions.
+    """
     folder = tmp_path / "tiny"
-    made = roomy_annotator()
+    made = tiny_annotator()
     made.model.save_pretrained(folder)
     made.tokenizer.save_pretrained(folder)
     environment = {"MODEL": str(folder), "HOME": str(tmp_path), "DTYPE": "float32", "THREADS": "1"}
@@ -57,7 +59,7 @@ def test_a_job_whose_worker_is_killed_goes_on_and_comes_to_the_same_bytes(servic
     with httpx.Client(base_url=service.url, timeout=60, trust_env=False) as api:
         lines = "\n".join(pair.model_dump_json(exclude_none=True) for pair in pairs(60))
         file = api.post("/files", content=lines).raise_for_status().json()["id"]
-        asked = {"method": "rahf-scit", "data": file, "settings": SETTINGS}
+        asked = {"method": "rahf-dual", "data": file, "settings": SETTINGS}
         jobs = [api.post("/training", json=asked | {"id": name}).raise_for_status().json() for name in "ab"]
         seen = patiently(lambda: _aligning(api, jobs[0]["id"]))
         assert (seen["stage"], seen["request_counts"]["total"]) == ("align", 40)
@@ -68,7 +70,7 @@ def test_a_job_whose_worker_is_killed_goes_on_and_comes_to_the_same_bytes(servic
             assert (ended["status"], ended["error"]) == ("completed", None)
         disturbed, calm = (api.get(f"/alignments/{name}").raise_for_status().json() for name in "ab")
         adapters = [name for name in disturbed["files"] if name.endswith(".safetensors")]
-        assert adapters == ["aligned/adapter_model.safetensors", "taught/adapter_model.safetensors"]
+        assert adapters == [f"{part}/adapter_model.safetensors" for part in ("aligned", "dispreferred", "preferred")]
         for path in adapters:
             one, other = (api.get(f"/alignments/{name}/files/{path}").raise_for_status().content for name in "ab")
             assert one == other

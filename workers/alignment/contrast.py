@@ -53,13 +53,14 @@ def contrast_direction(
         direction_id: its name.
         cache: where readings of the balance set are kept.
         note: what else to put among the card's settings.
-        progress: told how many pairs of how many are read.
+        progress: told how many pairs of how many are read, those of the balance set included; may raise to end it.
 
     Raises:
         UnfitData: too few of the pairs can be read, or the patterns are zero.
     """
     sites = tuple(Site(block, "mean") for block in blocks)
-    margins, families = _margins(taught, mean, sites, pairs, progress)
+    total = len(pairs) + len(balance().pairs)
+    margins, families = _margins(taught, mean, sites, pairs, lambda done: progress(done, total))
     spread = margins.square().mean(dim=0).sqrt()
     if not bool((spread > 0).all()):
         raise UnfitData("the taught model tells nothing apart: its patterns move no pair")
@@ -73,7 +74,8 @@ def contrast_direction(
         settings={"pairs": len(margins), "skipped": len(pairs) - len(margins), **note},
     )
     calibrated = calibrate(margins @ weights, families, PROTOCOL)
-    kept, places = balance_margins(taught, direction, cache)
+    kept, places = balance_margins(taught, direction, cache, (), lambda done: progress(len(pairs) + done, total))
+    progress(total, total)
     figures = {name: figure.model_dump() for name, figure in balance().figures(kept, places).items()}
     return known(direction, **calibrated.on_card, **figures)
 
@@ -83,7 +85,7 @@ def _margins(
     mean: Tensor,
     sites: tuple[Site, ...],
     pairs: Sequence[Pair],
-    progress: Callable[[int, int], None],
+    progress: Callable[[int], None],
 ) -> tuple[Tensor, Tensor]:
     """[P, L] float64 projections of chosen − rejected of the pairs that can be read, and their [P] prompts."""
     groups: list[Group] = []
@@ -94,6 +96,6 @@ def _margins(
             readable.append(pair)
     refuse_too_few(len(groups))
     margins = torch.zeros(len(groups), len(sites), dtype=torch.double)
-    for place, reading in read_each(taught, groups, sites, lambda done: progress(done, len(groups))):
+    for place, reading in read_each(taught, groups, sites, progress):
         margins[place] = ((reading[0] - reading[1]).double() * mean.double()).sum(dim=1)
     return margins, families_of(readable)

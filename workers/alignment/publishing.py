@@ -25,6 +25,7 @@ from workers.alignment.contrast import contrast_direction
 from workers.alignment.margins import Contrast, Scored
 from workers.alignment.run import Run, divided, instructions_of
 from workers.alignment.stages import products
+from workers.directions.balance import balance
 from workers.directions.direction import SafetyDirection, Setting, known
 from workers.directions.publishing import parts_of
 from workers.directions.reporting import bare_report
@@ -94,13 +95,13 @@ def product_of(
         run: all of whose stages are finished.
         name: of alignment and direction.
         note: what else to put among the settings of their cards.
-        progress: told how many readings of how many are done; may raise to end it.
+        progress: told how many readings of how many are done, those of the balance set included; may raise to end it.
 
     Raises:
         UnfitData: too few of the pairs can be read, or the patterns are zero.
     """
     report, pairs, taught = run.report(), run.others, run.taught
-    total = 2 * len(pairs)
+    total = 2 * len(pairs) + len(balance().pairs)
     margins, unread = _margins(run, lambda done: progress(min(done, len(pairs)), total))
     card = _card(run, report, name, margins, {"pairs": len(run.pairs), "skipped": unread, **note})
     direction = contrast_direction(
@@ -111,7 +112,7 @@ def product_of(
         name,
         cache=run.folder,
         note={"alignment_method": run.method, **note},
-        progress=lambda done, _total: progress(min(len(pairs) + done, total), total),
+        progress=lambda done, _total: progress(len(pairs) + done, total),
     )
     made_with = Ref(id=card.id, digest=card.digest)
     # A model all of whose weights were trained is called by the folder that it was loaded from.
