@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,6 +15,7 @@ import torch
 from redis.exceptions import RedisError
 
 from app.artifacts import ArtifactMissing, Artifacts, StoreUnreachable
+from app.jobs import keys
 from app.jobs import rows as stored
 from app.jobs.collect import answer_path
 from app.jobs.hand import Claim, Hand
@@ -75,8 +77,13 @@ def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
     duty = _duties[0]
     hand = Hand(duty.jobs, duty.worker, threading.current_thread().name)
     end = time.monotonic() + _TASK_SECONDS
-    while claim := _patiently(lambda: hand.claim(queue)):
-        _work_on(duty, hand, claim, work)
+    appetite = duty.pairs.batcher.appetite
+    while True:
+        with appetite.turn() if queue == keys.BULK else nullcontext():
+            claim = _patiently(lambda: hand.claim(queue))
+            if claim is None:
+                return
+            _work_on(duty, hand, claim, work)
         if duty.trainer.stop.is_set() or time.monotonic() > end:
             _patiently(lambda: duty.jobs.wake(queue, duty.jobs.unclaimed(queue)))
             return
@@ -150,6 +157,7 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
         directions=reading.directions,
         truncate=reading.truncate,
         judging=reading.judging,
+        contrasting=reading.contrasting,
         items=items,
         lines=[row.line for row in rows],
         tokens=place.tokens,

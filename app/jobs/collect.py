@@ -62,10 +62,12 @@ class Answers:
 
     def in_order(self, after: int = 0) -> Iterator[Answered]:
         """What holds any line after this one, in the order of the lines, as far as it is answered without a gap."""
+        if small := self.jobs.answers(self.job_id):
+            for work, kept in small:
+                yield Answered(partial(_rows_of, work), ChunkAnswer.model_validate_json(kept))
+            return
         state = self.jobs.state(self.job_id)
         if (place := state.get("rows")) is None:
-            for work, kept in self.jobs.answers(self.job_id):
-                yield Answered(partial(_rows_of, work), ChunkAnswer.model_validate_json(kept))
             return
         finished = min(self.jobs.finished_chunks(self.job_id), int(state["chunks"]))
         for number, chunk in enumerate(stored.chunk_places(self.artifacts, place)[:finished]):

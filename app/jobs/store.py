@@ -56,13 +56,13 @@ class JobStore:
         now = time.time()
         fields = [part for item in work.fields(now).items() for part in item]
         names = [keys.job(job_id), keys.ready(work.queue), keys.tokens(work.queue)]
-        names += [keys.chunks(job_id), keys.jobs_of(work.owner)]
+        names += [keys.chunks(job_id), keys.jobs_of(work.owner), self._queue(work.queue).key]
         arguments = [job_id, limit, work.tokens, now, len(fields), *fields, *work.work]
         taken, waiting = self.run("submit", names, arguments)
         if not taken:
             ahead = min(waiting, waiting + work.tokens - limit)  # an empty queue takes any job
             raise QueueFull(load.seconds_until(self.redis, work.queue, ahead))
-        self.wake(work.queue, work.chunks)
+        self._wake(work.queue, work.chunks, waiting)
         return job_id
 
     def unclaimed(self, queue: str) -> int:
@@ -71,11 +71,14 @@ class JobStore:
 
     def wake(self, queue: str, chunks: int) -> None:
         """Queue tasks for so many chunks, within reason: a task that ends asks for the next one."""
-        tasks = self._queue(queue)
-        more = min(chunks, _MOST_TASKS - tasks.count)
+        self._wake(queue, chunks, self._queue(queue).count)
+
+    def _wake(self, queue: str, chunks: int, tasks: int) -> None:
+        more = min(chunks, _MOST_TASKS - tasks)
         if more > 0:
             how: dict[str, Any] = {"timeout": _TASK_SECONDS[queue], "result_ttl": 0, "failure_ttl": 0}
-            tasks.enqueue_many([Queue.prepare_data(keys.TASKS[queue], (queue,), **how) for _ in range(more)])
+            data = [Queue.prepare_data(keys.TASKS[queue], (queue,), **how) for _ in range(more)]
+            self._queue(queue).enqueue_many(data)
 
     def progress(self, job_id: str, stage: JobStage, done: int, total: int, loss: float | None = None) -> bool:
         """Say how far a job of one chunk is: steps of a stage, and the loss of the last one. False if it is over."""

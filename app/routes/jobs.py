@@ -69,7 +69,7 @@ async def make_job(request: JobRequest, service: ServiceDep, caller: CallerDep, 
     reading = await reading_of(service, request)
     webhook = admitted(request.webhook, service.settings)
     attempt = await attempt_of(service, caller, keyed)
-    tokens = file.tokens + file.rows * reading.asking
+    tokens = reading.cost(file.tokens, file.rows)
     make = partial(_submission, service, caller.owner, file, reading, webhook)
     limits = await submit_once(service, caller, attempt, tokens, make)
     service.metrics.pairs.inc(file.rows)
@@ -88,7 +88,7 @@ def _submission(service: Service, owner: str, file: StoredFile, reading: Reading
         chunks=file.chunks,
         total=file.rows + file.bad_rows,
         failed=file.bad_rows,
-        tokens=file.tokens + file.rows * reading.asking,
+        tokens=reading.cost(file.tokens, file.rows),
         keep_seconds=keep,
         rows=place(file.id),
         options=reading.model_dump_json(),

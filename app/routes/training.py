@@ -21,8 +21,8 @@ from app.rahf import resolved
 from app.reading import held_bank, pool_of
 from app.routes.files import stored_file
 from app.schemas.alignment import AlignmentSettings
-from app.schemas.chunk import Ref
 from app.schemas.jobs import Job
+from app.schemas.names import Ref
 from app.schemas.problem import documented
 from app.schemas.training import (
     FEWEST_ALIGNED,

@@ -2,8 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from app.schemas.chunk import Ref
-from app.schemas.names import DirectionId, Finite
+from app.schemas.names import DirectionId, Finite, Ref
 from app.schemas.pairs import Strict
 
 

@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from app.schemas.alignment import AlignmentMethod, AlignmentSettings, PresetName
-from app.schemas.chunk import Ref
 from app.schemas.judging import SHIPPED_POOL, RaterName, refuse_without_bank
-from app.schemas.names import AdapterId, AlignmentId, BankId, PoolId
+from app.schemas.names import AdapterId, AlignmentId, BankId, PoolId, Ref
 from app.schemas.pairs import Strict
 from app.schemas.ruleadapters import AdapterKind, AdapterMeasures, TaughtPolicy
 from app.schemas.webhooks import Announced

@@ -72,6 +72,20 @@ def test_training_ends_with_an_alignment_and_a_direction_of_one_id(client: TestC
     assert client.get("/alignments").json() == {"alignments": [card]}
 
 
+def test_both_annotate_at_once(client: TestClient) -> None:
+    finished(client, post(client))
+    card = client.get("/alignments/new").json()
+    asked = [pair.model_dump(exclude_none=True) for pair in pairs(3)]
+    by_direction = client.post("/annotate", json={"pairs": asked, "direction": "new"})
+    assert by_direction.status_code == 200, by_direction.text
+    assert by_direction.json()["provenance"]["model_revision"] == card["taught_revisions"][0]
+    by_itself = client.post("/annotate", json={"pairs": asked, "method": "rahf", "alignment": "new"})
+    assert by_itself.status_code == 200, by_itself.text
+    assert [entry["margin"] for entry in by_itself.json()["annotations"]] == pytest.approx(
+        [entry["raw"]["margin"] * (card["slope"] or 1) for entry in by_itself.json()["annotations"]]
+    )
+
+
 def test_its_report_curves_and_adapters_are_downloaded(client: TestClient) -> None:
     finished(client, post(client))
     card = client.get("/alignments/new").json()

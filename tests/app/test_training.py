@@ -15,7 +15,7 @@ from app.jobs.store import JobStore
 from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from app.schemas.training import AdapterTask
 from tests.app.conftest import Connect, Station

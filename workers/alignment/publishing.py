@@ -17,7 +17,7 @@ from app import __version__
 from app.alignments import CARD, CURVES, REPORT, Alignments
 from app.registry import Registry
 from app.schemas.alignment import AlignmentCard, AlignmentMethod, AlignmentReport, AlignmentSettings
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from workers.alignment.batches import Showing, Shown, both
 from workers.alignment.calibration import FEWEST, Calibration, calibrate, families_of, refuse_too_few

@@ -7,7 +7,7 @@ from app.alignments import Alignments
 from app.artifacts import Artifacts
 from app.registry import Registry
 from app.schemas.alignment import AlignmentStage
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.training import AlignmentAnswer, AlignmentTask
 from workers.alignment.publishing import course, product_of, publish
 from workers.alignment.run import Run
@@ -82,7 +82,8 @@ class AlignmentOrder:
         return Made(answer, lambda: publish(product, *self.shelves))
 
     def published(self) -> None:
-        """Hold the direction from now on."""
+        """Hold both from now on."""
+        self.holdings.alignments.refresh()
         self.holdings.directions.refresh()
 
     @property

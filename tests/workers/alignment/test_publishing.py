@@ -7,7 +7,7 @@ import torch
 
 from app.alignments import CARD, CURVES, REPORT
 from app.schemas.alignment import AlignmentMethod
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from tests.workers.alignment.conftest import pairs, settings
 from workers.alignment import contrast
 from workers.alignment.errors import UnfitData

@@ -12,8 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from app.registry import CARD, TENSORS
-from app.schemas.chunk import Ref
 from app.schemas.directions import Accuracy, DirectionCard, Reading
+from app.schemas.names import Ref
 from workers.directions.direction import PromptTerm, SafetyDirection, known, new_direction
 from workers.directions.errors import UnusableFile
 from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, to_files

@@ -12,7 +12,7 @@ from app.files import place
 from app.jobs.rows import store_rows
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.training import AdapterTask, TrainingAnswer
 from tests.workers.rules.adapting.conftest import telling_pairs
 from tests.workers.rules.adapting.test_teach import options

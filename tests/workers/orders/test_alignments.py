@@ -13,7 +13,7 @@ from app.files import place
 from app.jobs.rows import store_rows
 from app.registry import Registry
 from app.schemas.alignment import AlignmentMethod, AlignmentReport, AlignmentSettings
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.training import AlignmentAnswer, AlignmentTask
 from tests.workers.alignment.conftest import pairs, settings
 from tests.workers.rules.conftest import roomy_annotator
@@ -243,4 +243,8 @@ def test_a_model_all_of_whose_weights_were_trained_is_stored_as_a_model(
     assert {"taught/config.json", "taught/model.safetensors", f"aligned/{CONFIG}"} <= set(card.files)
     assert not [name for name in card.files if "made-with" in name or "figures" in name or "checkpoint" in name]
     assert Registry(artifacts).card("new").model == pupil.name
+    assert {"new"} == trainer.holdings.directions.all().keys() == trainer.holdings.alignments.all().keys()
+    variant = trainer.holdings.directions.variant(trainer.holdings.directions.all()["new"])
+    assert variant is not None
+    assert variant.revision == card.taught_revisions[0]
     assert str(trainer.runs) not in card.model_dump_json()
