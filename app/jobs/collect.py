@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from app.artifacts import Artifacts
 from app.datasets.rows import Row
@@ -16,7 +16,9 @@ from app.schemas.fit import FitAnswer
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
 from app.schemas.score import ScoredCandidates, ScoreResponse
-from app.schemas.training import TrainingAnswer
+from app.schemas.training import AlignmentAnswer, TrainingAnswer
+
+_TRAINED: TypeAdapter[TrainingAnswer | AlignmentAnswer] = TypeAdapter(TrainingAnswer | AlignmentAnswer)
 
 
 def answer_path(job_id: str, number: int) -> str:
@@ -89,7 +91,7 @@ class Answers:
         if job.kind == "direction":
             return FitAnswer.model_validate_json(self.jobs.answers(self.job_id)[0][1])
         if job.kind == "training":
-            return TrainingAnswer.model_validate_json(self.jobs.answers(self.job_id)[0][1])
+            return _TRAINED.validate_json(self.jobs.answers(self.job_id)[0][1])
         answers = [answered.answer for answered in self.in_order()]
         return _scores(answers) if job.kind == "score" else _annotations(answers)
 

@@ -259,11 +259,12 @@ async def _events(service: Service, job: Job) -> AsyncIterator[str]:
     while True:
         text = job.model_dump_json()
         event = "progress" if job.status == "in_progress" else "end"
-        if (event, job.request_counts) != shown:
+        now = (event, job.request_counts, job.stage, job.loss)
+        if now != shown:
             yield f"event: {event}\ndata: {text}\n\n"
         else:
             yield ": still there\n\n"
-        shown = (event, job.request_counts)
+        shown = now
         if event == "end":
             return
         await asyncio.sleep(_EVENT_SECONDS)

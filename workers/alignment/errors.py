@@ -5,6 +5,7 @@ AlignmentError
 ├── Diverged           the loss became no finite number
 ├── UnusableSettings   settings that cannot be read or do not go together
 ├── OtherRun           a folder holds a stage that was run with something else
+├── Unfinished         a stage that another one needs is not finished
 └── UnusableAlignment  a taught model of the shelf is damaged or was made for something else
 """
 
@@ -27,6 +28,10 @@ class UnusableSettings(AlignmentError):
 
 class OtherRun(AlignmentError):
     """The folder holds a stage that was run with other settings, data or models; says which differ."""
+
+
+class Unfinished(AlignmentError):
+    """A stage is not finished that another one needs; names it."""
 
 
 class UnusableAlignment(AlignmentError):
