@@ -34,7 +34,7 @@ _REPEATED = 3
 
 
 def judge(trial: Trial, labelled: Path | None) -> SafetyDirection:
-    """A direction for the annotator that never saw the pairs: of the balance set, and of labelled rows if there are any."""
+    """A direction for the annotator that never saw the pairs: of the balance set, and of labelled rows if any."""
     folder = trial.folder / _JUDGE
     if not folder.exists():
         sources: list[AnySource] = [PairsSource(recipe="pairs", pairs="balance")]
