@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.rahf import PRESETS
 from app.settings import settings
 from benchmarks.alignment_table import figures, page
 from benchmarks.machine import described
@@ -22,7 +23,7 @@ from benchmarks.preferring import readings
 from benchmarks.speaking import judge, judged, refusals, speak, surprise
 from benchmarks.summaries import save
 from benchmarks.trial import MODELS, SCIT, Parts, Trial
-from workers.alignment.settings import PRESETS, load
+from workers.alignment.settings import load
 from workers.configured import configured_annotator
 from workers.directions.datafiles import read_pairs
 

@@ -149,7 +149,7 @@ class Trial:
             return self.annotator
         run, _, stage = name.partition("/")
         if stage == "aligned":
-            self.run(run).align()
+            self.run(run).all()
         else:
             self.run(run).instruct()
         return taught(self.annotator, self.folder / name)
