@@ -14,4 +14,5 @@ RuleId = Name
 BankId = Name
 AdapterId = Name
 AlignmentId = Name
+RewardId = Name
 Finite = Annotated[float, Field(allow_inf_nan=False)]
