@@ -1,11 +1,13 @@
-"""What commands load: the annotator, a rule pool, a bank of rule probes."""
+"""What commands load: the annotator, a direction, a rule pool, a bank of rule probes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.artifacts import Artifacts
+from app.registry import Registry
 from app.rulebanks import CARD, TENSORS, BankMissing, RuleBanks
 from app.rulepools import PoolMissing, RulePools
+from app.schemas.annotate import DEFAULT
 from app.schemas.judging import SHIPPED_POOL
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
@@ -13,6 +15,7 @@ from app.settings import settings
 from cli.saying import failure
 
 if TYPE_CHECKING:
+    from workers.directions.direction import SafetyDirection
     from workers.engine.annotator import Annotator
     from workers.rules.bank import RuleBank
 
@@ -25,6 +28,24 @@ def annotator() -> "Annotator":
     loaded = configured_annotator(settings())
     probe(loaded)
     return loaded
+
+
+def direction(named: str, reader: "Annotator") -> "SafetyDirection":
+    """A direction of the artifact store, or that `default` stands for; the shipped ones are put there first.
+
+    Raises:
+        typer.Exit: there is none that this annotator reads.
+    """
+    from workers.registry import HeldDirections, publish_shipped
+
+    registry = Registry(Artifacts(settings().artifacts_url))
+    publish_shipped(registry, reader)
+    held = HeldDirections(registry, reader)
+    held.refresh()
+    name = registry.defaults().get(reader.revision, named) if named == DEFAULT else named
+    if (found := held.all().get(name)) is None:
+        raise failure(f"there is no direction {named} for {reader.name}")
+    return found
 
 
 def rule_pool(pool_id: str) -> RulePool:

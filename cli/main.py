@@ -6,7 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from cli import annotate, demo, directions, keys, rules, serve, train, webhooks
+from cli import annotate, demo, directions, keys, rewardreport, rules, serve, train, webhooks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("serve")(serve.serve)
@@ -15,6 +15,7 @@ app.command("annotate")(annotate.annotate)
 app.add_typer(directions.app, name="directions")
 app.add_typer(rules.app, name="rules")
 app.add_typer(train.app, name="train")
+app.add_typer(rewardreport.app, name="evaluate")
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
 

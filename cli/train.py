@@ -19,6 +19,7 @@ from app.schemas.training import RuleAdapterOptions
 from app.settings import settings
 from cli import loading
 from cli.keeping import keep
+from cli.rewards import train_reward
 from cli.saying import failure, progress_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from workers.rules.logits import LogitRater
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.command("reward")(train_reward)
 
 
 @app.callback()

@@ -84,8 +84,9 @@ def to_pair(columns: Columns, kind: Kind | None) -> Pair:
 
 def _margin(columns: Columns) -> float | None:
     found = columns.get("margin")
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if is_number and math.isfinite(found) else None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found) if math.isfinite(found) else None
 
 
 def _kind(columns: Columns) -> Kind | None:

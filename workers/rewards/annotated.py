@@ -1,8 +1,8 @@
 """Annotated files as pairs with what is known of their margins.
 
-    trl, openrlhf    a pair and its `margin`
-    raw              `line`, `annotation` and `provenance`, no text: the pairs are those lines of the annotated file
-    anything else    a pair as `app.datasets.rows` knows it, perhaps with a `margin`, perhaps with a `subset`
+trl, openrlhf    a pair and its `margin`
+raw              `line`, `annotation` and `provenance`, no text: the pairs are those lines of the annotated file
+anything else    a pair as `app.datasets.rows` knows it, perhaps with a `margin`, perhaps with a `subset`
 """
 
 import hashlib
@@ -167,9 +167,7 @@ def _joined(path: Path, pairs: Path) -> AnnotatedFile:
         said[row.line] = row.annotation
         calibrated = calibrated and row.provenance.calibrated
     wanted = (line for line in _lines(pairs) if isinstance(line, Line) and line.number in said)
-    found = [
-        Annotated(row.line, row.pair, said[row.line].margin, said[row.line].level) for row in _rows(pairs, wanted)
-    ]
+    found = [Annotated(row.line, row.pair, said[row.line].margin, said[row.line].level) for row in _rows(pairs, wanted)]
     if missing := sorted(said.keys() - {one.line for one in found}):
         raise UnfitRows(f"{pairs.name} has no pair on line {missing[0]}, which {path.name} has an annotation of")
     return AnnotatedFile(path.name, found, calibrated)

@@ -45,7 +45,9 @@ def lessons(pairs: Sequence[Annotated], settings: MarginSettings) -> tuple[list[
 def _lesson(one: Annotated, settings: MarginSettings) -> Lesson | None:
     needed = settings.margin == "margin" or settings.conflicts != "keep"
     if needed and one.margin is None:
-        raise UnfitRows(f"line {one.line} has no margin; without margins nothing but `none` and `keep` can be asked for")
+        raise UnfitRows(
+            f"line {one.line} has no margin; without margins nothing but `none` and `keep` can be asked for"
+        )
     if settings.margin == "level" and one.level is None:
         raise UnfitRows(f"line {one.line} has no level; rows of format raw have, of a direction that is calibrated")
     pair = one.pair

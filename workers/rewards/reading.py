@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from app.schemas.pairs import Message
 from workers.directions.gather import opening
 from workers.engine.errors import PairRefused
 from workers.rewards.annotated import Annotated
@@ -36,6 +37,11 @@ def readable(
 
 
 def families_of(pairs: Sequence[Annotated]) -> Tensor:
-    """[n] numbers of the pairs' prompts: those whose conversations begin alike have the same."""
+    """[n] numbers of the pairs' prompts, as of `numbered`."""
+    return numbered([one.pair.messages for one in pairs])
+
+
+def numbered(prompts: Sequence[Sequence[Message]]) -> Tensor:
+    """[n] numbers of prompts: conversations that begin alike have the same."""
     numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(opening(one.pair.messages), len(numbers)) for one in pairs])
+    return torch.tensor([numbers.setdefault(opening(messages), len(numbers)) for messages in prompts])

@@ -147,9 +147,8 @@ def _entered(folder: Path, made_with: dict[str, Any]) -> RewardCard | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(made_with, indent=1))
         return None
-    settings = (before.pop("settings"), made_with["settings"])
-    differing = [name for name, value in before.items() if value != made_with[name]]
-    differing += [name for name in settings[1] if settings[0].get(name) != settings[1][name]]
+    then, now = ({**kept, **kept["settings"], "settings": None} for kept in (before, made_with))
+    differing = [name for name in now if then.get(name) != now[name]]
     if differing:
         raise OtherTraining(f"{folder} was made with other {', '.join(differing)}: choose another folder")
     return card
@@ -222,7 +221,7 @@ def _keep(base: RewardModel, model: Any, folder: Path) -> None:
     """Write what anybody can load."""
     disable_progress_bar()
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder / ADAPTER)
+        model.save_pretrained(str(folder / ADAPTER))
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)
         model = model.merge_and_unload()
     model.save_pretrained(folder)

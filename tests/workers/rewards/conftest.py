@@ -12,6 +12,7 @@ from app.schemas.rewards import RewardSettings
 from tests.conftest import tiny_tokenizer
 from workers.rewards.annotated import Annotated, AnnotatedFile
 from workers.rewards.run import Training
+from workers.rewards.trainer import Tell
 
 WINDOW = 256
 
@@ -62,10 +63,16 @@ def annotated(count: int = 24, prompts: int | None = None) -> list[Annotated]:
     ]
 
 
-def training(base: Path, folder: Path, pairs: list[Annotated] | None = None, /, **settings: Any) -> Training:
+def training(
+    base: Path,
+    folder: Path,
+    pairs: list[Annotated] | None = None,
+    /,
+    tell: Tell = lambda _done, _total, _loss: None,
+    **settings: Any,
+) -> Training:
     """A training of seconds."""
     chosen = {"epochs": 2, "batch": 4, "learning_rate": 1e-3, "held_out": 0.25, "checkpoint": 3} | settings
     file = AnnotatedFile("pairs.jsonl", annotated() if pairs is None else pairs)
-    return Training(
-        "first", str(base), file, RewardSettings.model_validate(chosen), folder, folder.parent / "home", device="cpu"
-    )
+    how = RewardSettings.model_validate(chosen)
+    return Training("first", str(base), file, how, folder, folder.parent / "home", device="cpu", tell=tell)

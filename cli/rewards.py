@@ -1,0 +1,144 @@
+"""`safemargin train reward`: a reward model of annotated pairs, without a service."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app.schemas.problem import said
+from app.schemas.rewards import HeldOut, RewardCard, RewardSettings
+from app.settings import settings
+from cli.saying import failure
+
+
+def train_reward(
+    data: Annotated[
+        Path, typer.Argument(help="Annotated rows of format trl, openrlhf or raw, or pairs; JSONL or Parquet.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the reward model; the same command goes on in it.")],
+    base: Annotated[
+        str | None, typer.Option(help="A language model or reward model: a folder or an id; the annotator.")
+    ] = None,
+    pairs: Annotated[Path | None, typer.Option(help="With rows of format raw: the file that was annotated.")] = None,
+    margin: Annotated[
+        str | None, typer.Option(help="What m is: margin (where left out), level, a third of it; none.")
+    ] = None,
+    margin_scale: Annotated[float | None, typer.Option(help="What m is multiplied by; 1.")] = None,
+    margin_clip: Annotated[float | None, typer.Option(help="Cut m to ± this.")] = None,
+    conflicts: Annotated[
+        str | None, typer.Option(help="Pairs whose margin is negative: keep (where left out), drop, flip, down-weight.")
+    ] = None,
+    conflict_weight: Annotated[float | None, typer.Option(help="down-weight: how much they count; 0.5.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="How likely a label is taken to be wrong; 0.")] = None,
+    center_rewards_coefficient: Annotated[
+        float | None, typer.Option(help="Weight of (r_chosen + r_rejected)² in the loss; 0.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="What is trained: full (where left out) or lora.")] = None,
+    rank: Annotated[int | None, typer.Option(help="lora: 16.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="1.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pairs a step; 16.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="1e-5; lora: 2e-4.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps; 0.1.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="0.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a dialogue at most; 1024.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Tokens of a pass at most; 2048.")] = None,
+    held_out: Annotated[float | None, typer.Option(help="Share of the prompts to measure on; 0.1.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn at random; 0.")] = None,
+    checkpoint: Annotated[int | None, typer.Option(help="Steps from one checkpoint to the next; 100.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of the file.")] = None,
+) -> None:
+    """Train a reward model with the margins of annotated pairs: a sequence classifier that transformers loads.
+
+    With Δ = r_chosen − r_rejected a pair's loss is −log σ(Δ − m). Stopped at any moment, the same command goes on from
+    the last checkpoint, and comes to the same weights.
+    """
+    given = dict(locals())
+    chosen = _settings({name: given[name] for name in RewardSettings.model_fields if given[name] is not None})
+    from dataclasses import replace
+
+    from workers.engine.errors import EngineError
+    from workers.rewards.annotated import read_annotated
+    from workers.rewards.errors import RewardError
+    from workers.rewards.run import Training, train
+
+    config = settings()
+    try:
+        file = read_annotated(data, pairs)
+        file = replace(file, pairs=file.pairs[:limit])
+        with _progress() as tell:
+            card = train(
+                Training(
+                    id=out.resolve().name,
+                    base=base or config.model,
+                    file=file,
+                    settings=chosen,
+                    folder=out,
+                    home=config.home_folder,
+                    device=config.device,
+                    tell=tell,
+                )
+            )
+    except (RewardError, EngineError) as error:
+        raise failure(str(error)) from error
+    _describe(card, out)
+
+
+def _settings(given: dict[str, Any]) -> RewardSettings:
+    try:
+        return RewardSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = first.get("ctx", {}).get("field") or str(first["loc"][-1])
+        raise typer.BadParameter(f"--{field.replace('_', '-')}: {said(first)}") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, float], None]]:
+    """A callback that is told of every step: a bar on a terminal, else a line a tenth."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def line(done: int, total: int, loss: float) -> None:
+            if done % max(1, total // 10) == 0 or done == total:
+                console.print(f"step {done} of {total}, loss {loss:.4f}")
+
+        yield line
+        return
+    columns = (
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=None, loss="")
+        yield lambda done, total, loss: bar.update(task, completed=done, total=total, loss=f"loss {loss:.4f}")
+
+
+def _describe(card: RewardCard, folder: Path) -> None:
+    data = card.data
+    refused = "".join(f", {count} {code}" for code, count in sorted(data.refused.items()))
+    typer.echo(
+        f"{card.id}: {card.settings.weights} of {card.model} on {data.pairs} pairs, {data.held_out} held out{refused}; "
+        f"{data.conflicts} conflicts ({card.settings.conflicts}), mean |m| {data.mean_margin:.3f}"
+    )
+    if data.calibrated is False and card.settings.margin == "margin":
+        typer.echo("these margins are no log-odds: they are raw projections, on no scale of a reward's")
+    typer.echo(f"{card.steps} steps, {card.tokens} tokens, {card.seconds:.0f} s, {card.dtype}")
+    for when, figures in (("before", card.before), ("after", card.after)):
+        if figures is not None:
+            typer.echo(f"{when}: {_figures(figures)}")
+    typer.echo(f"stored in {folder}")
+
+
+def _figures(figures: HeldOut) -> str:
+    right = figures.accuracy
+    return (
+        f"accuracy {right.value:.3f} [{right.low:.3f}, {right.high:.3f}] of {right.pairs} held-out pairs, loss "
+        f"{figures.loss:.4f}, calibration error {figures.calibration_error:.3f}"
+    )
