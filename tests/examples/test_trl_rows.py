@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from datasets import Dataset, load_dataset
 from torch.nn.functional import logsigmoid

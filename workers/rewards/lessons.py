@@ -33,7 +33,7 @@ class Lesson:
 
 
 def lessons(pairs: Sequence[Annotated], settings: MarginSettings) -> tuple[list[Lesson], int]:
-    """What is to be learnt of each pair, in order, and how many conflicted; `MarginSettings` says what is made of these.
+    """What is to be learnt of each pair, in order, and how many conflicted; `MarginSettings` says what that means.
 
     Raises:
         UnfitRows: a pair lacks the margin or level that is asked for; names its line.
