@@ -13,6 +13,8 @@ Conflicts = Literal["keep", "drop", "flip", "down-weight"]
 
 Positive = Annotated[Finite, Field(gt=0)]
 
+_WEIGHT, _RANK = 0.5, 16
+
 
 class MarginSettings(Strict):
     """What enters the loss of a pair.
@@ -35,7 +37,9 @@ class MarginSettings(Strict):
         "far below the other. `drop`: left out. `flip`: sides exchanged, m made positive (0 of a level, which says "
         "nothing of the other side). `down-weight`: m is 0 and w is `conflict_weight`.",
     )
-    conflict_weight: Finite = Field(default=0.5, ge=0, le=1, description="w of conflicting pairs; of others it is 1.")
+    conflict_weight: Finite = Field(
+        default=_WEIGHT, ge=0, le=1, description="w of conflicting pairs; of others it is 1."
+    )
     label_smoothing: Finite = Field(
         default=0.0, ge=0, lt=0.5, description="ε: how likely a label, and with it the sign of m, is taken to be wrong."
     )
@@ -45,13 +49,12 @@ class MarginSettings(Strict):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        given = self.model_fields_set
         refuse_contradictions(
-            ("margin_scale", self.margin == "none" and "margin_scale" in given, "there is no margin to scale"),
+            ("margin_scale", self.margin == "none" and self.margin_scale != 1, "there is no margin to scale"),
             ("margin_clip", self.margin == "none" and self.margin_clip is not None, "there is no margin to clip"),
             (
                 "conflict_weight",
-                self.conflicts != "down-weight" and "conflict_weight" in given,
+                self.conflicts != "down-weight" and self.conflict_weight != _WEIGHT,
                 "goes with `conflicts: down-weight`",
             ),
         )
@@ -62,7 +65,7 @@ class RewardSettings(MarginSettings):
     """How a reward model is trained."""
 
     weights: Literal["full", "lora"] = Field(default="full", description="What is trained: every weight, or adapters.")
-    rank: int = Field(default=16, ge=1, le=256, description="Of the adapters; what B A counts for is 2.")
+    rank: int = Field(default=_RANK, ge=1, le=256, description="Of the adapters; what B A counts for is 2.")
     epochs: int = Field(default=1, ge=1, le=100)
     batch: int = Field(default=16, ge=1, le=4096, description="Pairs a step.")
     learning_rate: Positive | None = Field(default=None, le=1, description="1e-5 for every weight, 2e-4 for adapters.")
@@ -76,7 +79,7 @@ class RewardSettings(MarginSettings):
 
     @model_validator(mode="after")
     def _adapters_as_said(self) -> Self:
-        idle = self.weights == "full" and "rank" in self.model_fields_set
+        idle = self.weights == "full" and self.rank != _RANK
         refuse_contradictions(("rank", idle, "there are no adapters: every weight is trained"))
         return self
 

@@ -79,9 +79,9 @@ def test_responses_are_chosen_and_judged(base: Path, rows: Path, tmp_path: Path,
     direction = random_direction(tiny_annotator(), "mine", slope=1.0)
     store.publish("mine", direction.card.digest, to_files(direction))
     by_direction = run("evaluate", "reward", out, "--candidates", candidates, "--judge", "direction:mine")
-    assert "judged by direction:mine, in log-odds" in by_direction.output
+    assert "direction:mine, in log-odds" in by_direction.output
     by_model = run("evaluate", "reward", out, "--candidates", candidates, "--judge", f"reward:{out}")
-    assert "judged by reward:rm, in reward" in by_model.output
+    assert "reward:rm, in reward" in by_model.output
     missing = run("evaluate", "reward", out, "--candidates", candidates, status=1)
     assert "there is no direction default for tiny" in missing.output
 

@@ -134,7 +134,7 @@ def _entered(folder: Path, made_with: dict[str, Any]) -> RewardCard | None:
     path = folder / _TRAINING / _MADE_WITH
     if (folder / CARD).exists():
         card = RewardCard.model_validate_json((folder / CARD).read_bytes())
-        before = {
+        before: dict[str, Any] = {
             "model": card.model_revision,
             "template": card.template,
             "data": card.data.digest,
@@ -147,7 +147,7 @@ def _entered(folder: Path, made_with: dict[str, Any]) -> RewardCard | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(made_with, indent=1))
         return None
-    then, now = ({**kept, **kept["settings"], "settings": None} for kept in (before, made_with))
+    then, now = ({**kept["settings"], **kept, "settings": None} for kept in (before, made_with))
     differing = [name for name in now if then.get(name) != now[name]]
     if differing:
         raise OtherTraining(f"{folder} was made with other {', '.join(differing)}: choose another folder")

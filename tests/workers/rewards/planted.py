@@ -7,24 +7,10 @@ from app.schemas.pairs import Pair
 from workers.rewards.annotated import Annotated
 
 PROMPT = "Say something."
-WORDS = [
-    "amber",
-    "basil",
-    "cedar",
-    "delta",
-    "ember",
-    "fable",
-    "grove",
-    "haven",
-    "ivory",
-    "jolly",
-    "karma",
-    "lemon",
-    "mango",
-    "noble",
-    "ocean",
-    "pearl",
-]
+WORDS = (
+    *("amber", "basil", "cedar", "delta", "ember", "fable", "grove", "haven"),
+    *("ivory", "jolly", "karma", "lemon", "mango", "noble", "ocean", "pearl"),
+)
 
 
 def utilities(seed: int) -> Tensor:
@@ -35,7 +21,7 @@ def utilities(seed: int) -> Tensor:
 
 def everything(worth: Tensor) -> list[Annotated]:
     """Every pair of words, labelled by what they are worth, its margin the true gap."""
-    pairs = []
+    pairs: list[Annotated] = []
     for a in range(len(WORDS)):
         for b in range(a):
             good, bad = (a, b) if worth[a] > worth[b] else (b, a)

@@ -108,8 +108,9 @@ def test_a_file_without_rows_or_of_something_else_is_refused(tmp_path: Path) -> 
         read_annotated(jsonl(tmp_path / "empty.jsonl", []))
     with pytest.raises(UnfitRows, match="cannot be read"):
         read_annotated(tmp_path / "nowhere.jsonl")
-    with pytest.raises(UnfitRows, match=r"line 1: .*/rejected"):
-        read_annotated(jsonl(tmp_path / "half.jsonl", [{"prompt": "a", "chosen": "x", "rejected": None}]))
+    whole, half = {"prompt": "a", "chosen": "x", "rejected": "y"}, {"prompt": "a", "chosen": "x"}
+    with pytest.raises(UnfitRows, match=r"half\.jsonl, line 2: /rejected"):
+        read_annotated(jsonl(tmp_path / "half.jsonl", [whole, half]))
     damaged = [{**raw()[0], "annotation": {"margin": "a secret"}}]
     with pytest.raises(UnfitRows, match="line 1: /annotation/margin") as refused:
         read_annotated(jsonl(tmp_path / "raw.jsonl", damaged), plain(tmp_path / "pairs.jsonl"))

@@ -87,7 +87,7 @@ def test_prompts_that_nobody_can_read_leave_nothing(model: RewardModel) -> None:
 def test_candidates_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "candidates.jsonl"
     path.write_text("".join(one.model_dump_json(exclude_none=True) + "\n" for one in CANDIDATES))
-    assert read_candidates(path) == CANDIDATES
+    assert [one.model_dump() for one in read_candidates(path)] == [one.model_dump() for one in CANDIDATES]
     path.write_text('{"prompt": "a", "responses": ["b", "c"], "model": "x"}\n{"prompt": "a", "responses": ["b"]}\n')
     with pytest.raises(UnfitRows, match=r"line 2: responses: there is nothing to choose from"):
         read_candidates(path)

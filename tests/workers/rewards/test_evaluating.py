@@ -1,5 +1,6 @@
 """A reward model's report: figures, tables, pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ def test_the_balance_set_tells_over_refusal(model: RewardModel, monkeypatch: pyt
         [whole.pairs[place] for place in places], [whole.families[place] for place in places], whole.benign[places]
     )
     monkeypatch.setattr("workers.rewards.evaluating.balance", lambda: small)
+    model = replace(model, window=2048)
     report = evaluate(model, [], with_balance=True)
     assert report.should_respond is not None
     assert report.should_refuse is not None

@@ -68,6 +68,7 @@ def test_the_card_and_the_curves_say_how_it_went(finished: Path) -> None:
     assert card.model == "tiny"
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft uses a former name
 def test_adapters_are_kept_beside_the_merged_model(base: Path, tmp_path: Path) -> None:
     train(training(base, tmp_path / "lora", weights="lora", rank=4))
     fresh = begun(str(base), tmp_path, 0).model
@@ -89,7 +90,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     assert weights(tmp_path / "other") != weights(finished)
 
 
-@pytest.mark.parametrize("killed_at", [2, 4, 6, 10])  # there are checkpoints at 3, 6 and 9
+@pytest.mark.parametrize("killed_at", [2, 6, 10])  # there are checkpoints at 3, 6 and 9
 def test_a_training_that_was_killed_comes_to_the_same_numbers(
     finished: Path, base: Path, tmp_path: Path, killed_at: int
 ) -> None:
@@ -155,7 +156,7 @@ def test_too_few_pairs_are_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UnfitRows, match="0 of 0 pairs are left"):
         train(training(base, tmp_path / "nothing", []))
     only = [one for one in annotated() if one.margin is not None and one.margin < 0]
-    with pytest.raises(UnfitRows, match=r"0 of 9 pairs are left to train on.*9 conflicts"):
+    with pytest.raises(UnfitRows, match=r"0 of 10 pairs are left to train on.*10 conflicts"):
         train(training(base, tmp_path / "conflicts", only, conflicts="drop", held_out=0))
 
 
