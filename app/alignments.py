@@ -15,6 +15,7 @@ from app.schemas.alignment import AlignmentCard
 from app.shelf import CardShelf, Missing
 
 CARD = "alignment.json"
+REPORT, CURVES = "report.json", "curves.png"
 
 
 class AlignmentMissing(Missing):

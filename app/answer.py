@@ -122,21 +122,33 @@ async def answer(service: Service, job_id: str, patience: Patience, *, keep: boo
     Raises:
         Gone: the request was made before, and what came of it was deleted.
     """
-    job = await service.completions.follow(service.jobs, job_id, patience.seconds)
+    await service.completions.wait(service.jobs, job_id, patience.seconds)
+    job, result = await run_in_threadpool(_outcome, service, job_id)
     if job is None or job.status == "in_progress":
         return accepted(job_id, job, patience.applied)
     over = service.jobs.drop if not keep else partial(service.jobs.shorten, seconds=service.settings.repeat_seconds)
     after = BackgroundTask(over, job_id)
-    if job.expires_at is not None and job.expires_at <= time.time():
+    if _expired(job):
         raise Gone("the results of this job have expired")
     if job.status == "cancelled":
         return problem_response(409, "the job was cancelled", background=after)
     if job.status == "failed":
         return problem_response(500, f"the job failed: {job.error}", background=after)
-    result = await run_in_threadpool(service.answers(job_id).whole, job)
+    assert result is not None
     if (refused := _all_failed(result)) is not None:
         return problem_response(422, refused.detail, errors=refused.errors, background=after)
     return Response(result.model_dump_json(), media_type="application/json", background=after)
+
+
+def _outcome(service: Service, job_id: str) -> tuple[Job | None, BaseModel | None]:
+    """A job, and its result where it is completed and has not expired."""
+    job = service.jobs.job(job_id)
+    there = job is not None and job.status == "completed" and not _expired(job)
+    return job, service.answers(job_id).whole(job) if job and there else None
+
+
+def _expired(job: Job) -> bool:
+    return job.expires_at is not None and job.expires_at <= time.time()
 
 
 def accepted(job_id: str, job: Job | None, applied: str | None = None) -> JSONResponse:

@@ -11,6 +11,8 @@ from typing import Any, cast
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
+_BLOCK = 1 << 20
+
 
 class ArtifactMissing(Exception):
     """There is no such file in the store."""
@@ -74,6 +76,19 @@ class Artifacts:
         """Copy a local file into the store, in constant memory."""
         self._whole(path, lambda scratch: self._filesystem.put_file(str(local), scratch))
 
+    def blocks(self, path: str) -> tuple[int, Iterator[bytes]]:
+        """Size of a file, and its content in constant memory.
+
+        Raises:
+            ArtifactMissing: there is none.
+        """
+        with _reachable():
+            try:
+                size = int(self._filesystem.size(self._at(path)))
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise ArtifactMissing(path) from None
+        return size, self._blocks(path)
+
     def lines(self, path: str) -> Iterator[bytes]:
         """Lines of a file, in constant memory; none if it does not exist."""
         with _reachable():
@@ -97,6 +112,11 @@ class Artifacts:
         with _reachable():
             if self._filesystem.exists(self._at(path)):
                 self._filesystem.rm(self._at(path), recursive=True)
+
+    def _blocks(self, path: str) -> Iterator[bytes]:
+        with self._filesystem.open(self._at(path), "rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
 
     def _whole(self, path: str, fill: Callable[[str], object]) -> None:
         """Let `fill` write a file beside its place, then put it there; a full disk is left no fuller than it was."""

@@ -1,8 +1,9 @@
-"""What was made for a rule pool, and is of no use without it."""
+"""What was made for a rule pool or with a taught model, and is of no use without it."""
 
 from collections.abc import Collection, Sequence
 
 from app.artifacts import Artifacts
+from app.registry import Registry
 from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 
@@ -20,6 +21,13 @@ def dependants(artifacts: Artifacts, pool_id: str, digests: Collection[str]) -> 
         for shelf in (RuleBanks(artifacts), RuleAdapters(artifacts))
     ]
     return " and ".join(_counted(noun, names) for noun, names in found if names)
+
+
+def directions_of(artifacts: Artifacts, alignment_id: str) -> str:
+    """The directions that read the activations of a taught model, as `dependants` has it."""
+    cards = Registry(artifacts).cards()
+    names = [card.id for card in cards if card.alignment is not None and card.alignment.id == alignment_id]
+    return _counted("direction", names) if names else ""
 
 
 def _counted(noun: str, names: Sequence[str]) -> str:

@@ -34,16 +34,22 @@ from starlette.requests import ClientDisconnect
 from app.artifacts import StoreUnreachable
 from app.jobs.paging import PageMissing
 from app.jobs.submission import QueueFull
+from app.schemas.alignment import TARGET_KINDS
 from app.schemas.annotate import DIRECTION_KINDS
 from app.schemas.fit import PAIRS_KINDS, RECIPES
 from app.schemas.pairs import PROMPT_KINDS
 from app.schemas.problem import FieldProblem, Problem, said
-from app.schemas.training import KINDS
+from app.schemas.training import KINDS, METHODS
 
 log = logging.getLogger("safemargin.api")
 
 MEDIA_TYPE = "application/problem+json"
-_UNION_TAGS = {"prompt": PROMPT_KINDS, "direction": DIRECTION_KINDS, "pairs": PAIRS_KINDS}
+_UNION_TAGS = {
+    "prompt": PROMPT_KINDS,
+    "direction": DIRECTION_KINDS,
+    "pairs": PAIRS_KINDS,
+    "targets": TARGET_KINDS,
+}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -236,7 +242,8 @@ def _fields(path: Sequence[str | int], code: str) -> list[str | int]:
     end = len(path) - (code == "extra_forbidden")
     tags = {i for i in range(1, end) if path[i] in _UNION_TAGS.get(str(path[i - 1]), ())}
     tags |= {i for i in range(2, end) if path[i - 2] == "sources" and path[i] in RECIPES}
-    tags |= {0} if end and path[0] in KINDS else set()
+    if end and path[0] in METHODS:
+        tags |= {0, 1} if end > 1 and path[1] in KINDS else {0}
     return [part for i, part in enumerate(path) if i not in tags]
 
 

@@ -15,7 +15,19 @@ from app.auth.keys import KeyRing, Keys
 from app.body import BodyLimit
 from app.janitor import keep_sweeping
 from app.metrics import Metrics, RequestMetrics
-from app.routes import annotate, directions, files, health, jobs, ruleadapters, rulebanks, rules, score, training
+from app.routes import (
+    alignments,
+    annotate,
+    directions,
+    files,
+    health,
+    jobs,
+    ruleadapters,
+    rulebanks,
+    rules,
+    score,
+    training,
+)
 from app.service import Service
 from app.settings import Settings, settings
 from app.webhooks.dispatch import Dispatch
@@ -66,7 +78,8 @@ def create_app(config: Settings | None = None) -> FastAPI:
         summary="How much safer is the chosen response?",
         lifespan=lifespan,
     )
-    for room in (annotate, score, files, jobs, directions, rules, rulebanks, ruleadapters, training, health):
+    rooms = (annotate, score, files, jobs, directions, rules, rulebanks, ruleadapters, training, alignments, health)
+    for room in rooms:
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes, streams={"/files": config.max_file_bytes})

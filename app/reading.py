@@ -2,19 +2,22 @@
 
 from starlette.concurrency import run_in_threadpool
 
+from app.alignments import AlignmentMissing
 from app.errors import NotFound, Unavailable, invalid
 from app.jobs.roster import HeldBank, WorkerState
 from app.ruleadapters import AdapterMissing
 from app.rulepools import PoolMissing
 from app.schemas.annotate import AnnotateOptions, DirectionOptions
-from app.schemas.chunk import Judging, Reading, Ref
+from app.schemas.chunk import Contrasting, Judging, Reading
 from app.schemas.judging import RuleOptions
+from app.schemas.names import Ref
 from app.schemas.ruleadapters import AdapterCard
 from app.schemas.rules import RulePool
 from app.service import Service
 
 _TOKENS_A_RULE = 32
 _TOKENS_A_PAIR = 1024
+_TOKENS_AN_INSTRUCTION = 64
 
 _NO_BANK = "no worker holds a bank of probes for this pool as it is now; `safemargin rules distil` makes one"
 _UNKNOWN_BANK = "no worker holds this bank of probes; GET /rule-banks lists them"
@@ -22,13 +25,16 @@ _OTHER_POOL = "was made for other rules than `pool` has now: name the pool that 
 
 
 async def reading_of(service: Service, options: DirectionOptions) -> Reading:
-    """The directions, pools and banks that a request asks for.
+    """The directions, pools, banks and taught models that a request asks for.
 
     Raises:
         NotFound: one of them is not there, or no worker holds it.
         Unavailable: there is no worker at all.
         Unprocessable: a direction or a rule is asked for that cannot be.
     """
+    if isinstance(options, AnnotateOptions) and options.alignment is not None:
+        contrasting = await _contrasting(service, options.alignment)
+        return Reading(directions=[], truncate=options.truncate, contrasting=contrasting)
     if not isinstance(options, AnnotateOptions) or not options.judged:
         return Reading(directions=await _directions(service, options), truncate=options.truncate)
     directions = await _directions(service, options) if options.method == "margin" else []
@@ -46,10 +52,21 @@ async def _directions(service: Service, options: DirectionOptions) -> list[Ref]:
     return [Ref(id=card.id, digest=card.digest) for card in cards]
 
 
+async def _contrasting(service: Service, alignment_id: str) -> Contrasting:
+    workers = await _some_workers(service)
+    try:
+        card = await run_in_threadpool(service.alignments.card, alignment_id)
+    except AlignmentMissing:
+        raise NotFound.at(
+            "/alignment", "unknown_alignment", "there is no such taught model; GET /alignments lists them"
+        ) from None
+    _refuse_other_annotator("/alignment", card.model_revision, workers)
+    instructions = 2 * _TOKENS_AN_INSTRUCTION if card.method == "rahf-scit" else 0
+    return Contrasting(alignment=Ref(id=card.id, digest=card.digest), instructions=instructions)
+
+
 async def _judging(service: Service, options: RuleOptions) -> Judging:
-    workers = await service.workers()
-    if not workers:
-        raise Unavailable("no worker is ready; /readyz says why", headers={"Retry-After": "5"})
+    workers = await _some_workers(service)
     pool = await run_in_threadpool(pool_of, service, options.pool, "/rules")
     _refuse_unknown(options, pool)
     adapter = await run_in_threadpool(_adapter, service, options.adapter, pool.digest, workers)
@@ -123,9 +140,20 @@ def _adapter(
         ) from None
     if card.pool_digest != pool_digest:
         raise invalid(at, "other_pool", _OTHER_POOL.format("/rule-adapters"))
-    if card.model_revision not in {worker.model_revision for worker in workers}:
-        raise invalid(at, "other_annotator", "was made for another annotator")
+    _refuse_other_annotator(at, card.model_revision, workers)
     return card
+
+
+async def _some_workers(service: Service) -> list[WorkerState]:
+    workers = await service.workers()
+    if not workers:
+        raise Unavailable("no worker is ready; /readyz says why", headers={"Retry-After": "5"})
+    return workers
+
+
+def _refuse_other_annotator(at: str, model_revision: str, workers: list[WorkerState]) -> None:
+    if model_revision not in {worker.model_revision for worker in workers}:
+        raise invalid(at, "other_annotator", "was made for another annotator")
 
 
 def _refuse_unknown(options: RuleOptions, pool: RulePool) -> None:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from redis import Redis
 from starlette.concurrency import run_in_threadpool
 
+from app.alignments import Alignments
 from app.artifacts import Artifacts
 from app.errors import NotFound, Unavailable
 from app.files import Files
@@ -77,6 +78,11 @@ class Service:
     def rule_adapters(self) -> RuleAdapters:
         """The rule adapters in it."""
         return RuleAdapters(self.artifacts)
+
+    @cached_property
+    def alignments(self) -> Alignments:
+        """The alignments in it."""
+        return Alignments(self.artifacts)
 
     @cached_property
     def files(self) -> Files:
@@ -158,8 +164,13 @@ class Service:
         return next((known[w.model_revision] for w in workers if w.model_revision in known), None)
 
     async def choose_default(self, card: DirectionCard) -> None:
-        """Let `default` stand for this direction on its annotator, at once for whoever asks here."""
-        await run_in_threadpool(self.registry.set_default, card.model_revision, card.id)
+        """Let `default` stand for this direction on its annotator, at once for whoever asks here.
+
+        That is the annotator of the workers that hold it; the card of one that reads a taught model names that.
+        """
+        holders = {worker.model_revision for worker in await self.workers() if card in worker.directions}
+        for model_revision in holders or {card.model_revision}:
+            await run_in_threadpool(self.registry.set_default, model_revision, card.id)
         self._asked = -_ROSTER_SECONDS
 
     async def direction(self, direction_id: str, pointer: str = "/direction") -> DirectionCard:
@@ -179,7 +190,7 @@ class Service:
         return held[wanted]
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 

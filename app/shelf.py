@@ -8,7 +8,9 @@ Parts are written before `current` names them, so that a reader never meets half
 
 import logging
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -78,14 +80,35 @@ class Shelf:
             missing: it is not there.
         """
         try:
-            return self.artifacts.read(f"{self._place(name, digest)}/{file}")
+            return self.artifacts.read(f"{self.place(name, digest)}/{file}")
         except ArtifactMissing:
-            raise self.missing(f"{self.noun} {name} ({digest[:19]}…) has no {file}") from None
+            raise self._no_part(name, digest, file) from None
 
-    def publish(self, name: str, digest: str, parts: dict[str, bytes]) -> None:
-        """Store the files of a digest, then let an id stand for them."""
+    def blocks(self, name: str, digest: str, file: str) -> tuple[int, Iterator[bytes]]:
+        """Size of one file of one digest, and its content, in constant memory.
+
+        Raises:
+            missing: it is not there.
+        """
+        try:
+            return self.artifacts.blocks(f"{self.place(name, digest)}/{file}")
+        except ArtifactMissing:
+            raise self._no_part(name, digest, file) from None
+
+    def publish(self, name: str, digest: str, parts: Mapping[str, bytes | Path]) -> None:
+        """Store the files of a digest, then let an id stand for them.
+
+        Args:
+            name: the id.
+            digest: of them.
+            parts: by name: their content, or where it lies in a local file that may be large.
+        """
         for file, content in parts.items():
-            self.artifacts.write(f"{self._place(name, digest)}/{file}", content)
+            place = f"{self.place(name, digest)}/{file}"
+            if isinstance(content, Path):
+                self.artifacts.put(content, place)
+            else:
+                self.artifacts.write(place, content)
         self.artifacts.write(f"{self.folder}/{name}/current", digest.encode())
 
     def delete(self, name: str) -> None:
@@ -99,14 +122,18 @@ class Shelf:
         for digest in self.artifacts.folders(f"{self.folder}/{name}"):
             self.artifacts.delete(f"{self.folder}/{name}/{digest}")
 
+    def place(self, name: str, digest: str) -> str:
+        """Where in the store the parts of a digest are."""
+        return f"{self.folder}/{name}/{digest.removeprefix('sha256:')}"
+
     def _pointer(self, name: str) -> str | None:
         try:
             return self.artifacts.read(f"{self.folder}/{name}/current").decode(errors="replace").strip()
         except ArtifactMissing:
             return None
 
-    def _place(self, name: str, digest: str) -> str:
-        return f"{self.folder}/{name}/{digest.removeprefix('sha256:')}"
+    def _no_part(self, name: str, digest: str, file: str) -> Missing:
+        return self.missing(f"{self.noun} {name} ({digest[:19]}…) has no {file}")
 
 
 @dataclass(frozen=True)

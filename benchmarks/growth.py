@@ -23,7 +23,7 @@ from cli.stack import Stack
 
 _SHARES = (0.35, 0.5, 0.6, 0.75, 0.9, 1.0)
 _WORKERS_PAIRS = 1024
-_SINGLE = {"SAFEMARGIN_THREADS": "1", "SAFEMARGIN_CHUNK_TOKENS": "4096"}
+_SINGLE = {"SAFEMARGIN_THREADS": "1"}
 
 Found = tuple[dict[str, object], str]
 """Figures, and the same as Markdown."""
@@ -66,10 +66,7 @@ def depths(case: Case, rounds: int) -> Found:
 
 
 def workers(case: Case, rounds: int) -> Found:
-    """Pairs a second of two workers with one thread each, against one such worker; both services stand by in turn.
-
-    Chunks are small, so that the end of a job, when one worker has the last of them, weighs little in a short one.
-    """
+    """Pairs a second of two workers with one thread each, against one such worker; both services stand by in turn."""
     pairs = widened(case.pairs, max(_WORKERS_PAIRS, len(case.pairs)))
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with _service(case, 1, **_SINGLE) as one, _service(case, 2, **_SINGLE) as two:

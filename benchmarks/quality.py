@@ -37,7 +37,7 @@ from workers.directions.gather import gather, plan
 from workers.directions.rows import Rows
 from workers.directions.selection import Method, choose, cross_validate
 from workers.engine.annotator import Annotator
-from workers.registry import HeldDirections, publish_shipped
+from workers.registry import Holdings, publish_shipped
 
 RESULTS = Path(__file__).with_name("results")
 MAIN, BALANCE, OWN = "hh-harmless", "balance", "legend, two-sided"
@@ -84,7 +84,7 @@ def main() -> None:
         sources.pop(name)
     registry = Registry(Artifacts(config.artifacts_url))
     publish_shipped(registry, annotator)
-    directions = HeldDirections(registry, annotator)
+    directions = Holdings.of(registry.artifacts, annotator).directions
     directions.refresh()
     controls = directions.made_by("legend")
     made = plan(annotator, list(sources.values()), lambda _done, _total: None)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -46,7 +46,13 @@ def annotate(
     direction: Annotated[
         list[str] | None, typer.Option(help="Direction to project on; several for margins on each.")
     ] = None,
-    method: Annotated[str, typer.Option(help="margin, or rules: what the rules say that are critical.")] = "margin",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="margin; rules: what the rules say that are critical; or rahf: what a taught model says itself."
+        ),
+    ] = "margin",
+    alignment: Annotated[str | None, typer.Option(help="Id of the taught model, for --method rahf.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add what the rules say to the margin.")] = False,
     rules: Annotated[
         list[str] | None,
@@ -77,7 +83,7 @@ def annotate(
     _refuse_odd_url(url)
     chosen = direction[0] if direction and len(direction) == 1 else direction or DEFAULT
     _refuse_odd_direction(chosen)
-    asked = judging(method, explain, rules or [])
+    asked = judging(method, explain, rules or [], alignment)
     if url is None:
         refuse_missing(asked)
     console = Console(stderr=True)
@@ -135,10 +141,16 @@ def _warn_if_uncalibrated(work: WorkFile) -> None:
     """A row for a trainer does not say what its margin is; `raw` rows do."""
     made_by, format = work.state.provenance or {}, work.state.order.format
     if format != "raw" and made_by.get("calibrated") is False:
-        rules = made_by.get("rules") if made_by.get("method") == "rules" else None
-        name = f"policy {rules['policy']} by {rules['rater']}" if rules else f"direction {made_by.get('direction')}"
-        warning = f"{name} is not calibrated: the margins are raw, on no scale of a reward's"
+        warning = f"{_named(made_by)} is not calibrated: the margins are raw, on no scale of a reward's"
         typer.echo(f"safemargin: warning: {warning}", err=True)
+
+
+def _named(made_by: dict[str, Any]) -> str:
+    if made_by.get("method") == "rules":
+        return "policy {policy} by {rater}".format(**made_by["rules"])
+    if made_by.get("method") == "rahf":
+        return "alignment {id}".format(**made_by["alignment"])
+    return f"direction {made_by.get('direction')}"
 
 
 def connect(url: str, patience: float, sleep: Callable[[float], None]) -> Client:

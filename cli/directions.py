@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Column, Table
 
+from app.alignments import AlignmentMissing, Alignments
 from app.artifacts import Artifacts
 from app.registry import CONTROL_VECTOR, PAGE, REPORT, DirectionMissing, Registry
 from app.schemas.annotate import DEFAULT
@@ -125,7 +126,7 @@ def report(
 def default(name: Name) -> None:
     """Choose what `default` stands for on the direction's annotator."""
     card = _found(name)
-    _registry().set_default(card.model_revision, card.id)
+    _registry().set_default(_annotator_of(card), card.id)
 
 
 @app.command()
@@ -171,11 +172,11 @@ def _fit(request: "FitRequest") -> "Fitted":
     from workers.configured import configured_annotator
     from workers.directions.fit import fit as fit_direction
     from workers.probe import probe
-    from workers.registry import HeldDirections
+    from workers.registry import Holdings
 
     annotator = configured_annotator(settings())
     probe(annotator)
-    directions = HeldDirections(_registry(), annotator)
+    directions = Holdings.of(_registry().artifacts, annotator).directions
     directions.refresh()
     controls, cache = directions.made_by("legend"), settings().home_folder / "cache"
     with progress_of("the sources, and what the report compares with") as progress:
@@ -191,6 +192,16 @@ def _keep(fitted: "Fitted", out: Path | None, *, default: bool) -> None:
     if default and out is None:
         _registry().set_default(card.model_revision, card.id)
     _describe(card, where)
+
+
+def _annotator_of(card: DirectionCard) -> str:
+    """Revision of a direction's annotator; the card of one that reads a taught model names that one's instead."""
+    if card.alignment is None:
+        return card.model_revision
+    try:
+        return Alignments(_registry().artifacts).card(card.alignment.id).model_revision
+    except AlignmentMissing as error:
+        raise failure(str(error)) from error
 
 
 def _registry() -> Registry:

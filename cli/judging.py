@@ -1,10 +1,11 @@
-"""`--method`, `--explain` and `--rules` of commands that annotate."""
+"""`--method`, `--alignment`, `--explain` and `--rules` of commands that annotate."""
 
 from typing import Any
 
 import typer
 from pydantic import ValidationError
 
+from app.alignments import AlignmentMissing, Alignments
 from app.artifacts import Artifacts
 from app.ruleadapters import AdapterMissing, RuleAdapters
 from app.schemas.annotate import AnnotateOptions
@@ -15,21 +16,23 @@ from cli import loading
 from cli.saying import failure
 
 
-def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
-    """What a request says of method and rules, and nothing that it need not say.
+def judging(method: str, explain: bool, rules: list[str], alignment: str | None = None) -> dict[str, Any]:
+    """What a request says of method, taught model and rules, and nothing that it need not say.
 
     Args:
         method: of the margin.
         explain: whether the rules are asked beside a direction.
         rules: options of the rules as NAME=VALUE; `fixed` as VALUE,VALUE, once or more.
+        alignment: id of the taught model.
 
     Raises:
         typer.BadParameter: naming what is wrong.
     """
     given = _named(rules)
-    if given and method == "margin" and not explain:
+    if given and method in {"margin", "rahf"} and not explain:
         raise typer.BadParameter("goes with --method rules or --explain", param_hint="--rules")
-    asked: dict[str, Any] = {"method": method, "explain": explain} | ({"rules": given} if given else {})
+    asked: dict[str, Any] = {"method": method, "explain": explain, "alignment": alignment}
+    asked |= {"rules": given} if given else {}
     try:
         options = AnnotateOptions.model_validate(asked)
     except ValidationError as error:
@@ -37,16 +40,19 @@ def judging(method: str, explain: bool, rules: list[str]) -> dict[str, Any]:
         path = [*first["loc"], *filter(None, [first.get("ctx", {}).get("field")])]
         option = " ".join(part for part in path if isinstance(part, str))
         raise typer.BadParameter(said(first), param_hint=f"--{option}") from None
-    return options.model_dump(include={"method", "explain", "rules"}, exclude_defaults=True)
+    return options.model_dump(include={"method", "alignment", "explain", "rules"}, exclude_defaults=True)
 
 
 def refuse_missing(asked: dict[str, Any]) -> None:
-    """Refuse what `judging` gave where the artifact store of the settings has no such pool, bank, adapter or rule.
+    """Refuse what `judging` gave where the artifact store has no such taught model, pool, bank, adapter or rule.
 
     Raises:
         typer.BadParameter: a rule is not in the pool, or the adapter was made for another one.
-        typer.Exit: pool, bank or adapter is not there, or the bank was made for another pool.
+        typer.Exit: taught model, pool, bank or adapter is not there, or the bank was made for another pool.
     """
+    if "alignment" in asked:
+        _refuse_missing_alignment(asked["alignment"])
+        return
     if not asked.keys() & {"method", "explain"}:
         return
     options = RuleOptions.model_validate(asked.get("rules", {}))
@@ -61,6 +67,13 @@ def refuse_missing(asked: dict[str, Any]) -> None:
         raise failure(str(error)) from error
     if card.pool_digest != pool.digest:
         raise typer.BadParameter("was made for other rules than the pool has now", param_hint="--rules adapter")
+
+
+def _refuse_missing_alignment(alignment: str) -> None:
+    try:
+        Alignments(Artifacts(settings().artifacts_url)).card(alignment)
+    except AlignmentMissing as error:
+        raise failure(str(error)) from error
 
 
 def _named(rules: list[str]) -> dict[str, Any]:

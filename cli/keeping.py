@@ -1,6 +1,8 @@
 """Where commands put what they make: into the artifact store, or into a folder of its own."""
 
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
@@ -20,7 +22,7 @@ def refuse_odd_id(name: str) -> None:
         raise typer.BadParameter(NAME_TAKES, param_hint="--id")
 
 
-def keep(shelf: Shelf, name: str, digest: str, parts: dict[str, bytes], out: Path | None) -> str:
+def keep(shelf: Shelf, name: str, digest: str, parts: Mapping[str, bytes | Path], out: Path | None) -> str:
     """Store the parts of something under its id, or write them to the folder of that name in `out`; says where."""
     if out is None:
         shelf.publish(name, digest, parts)
@@ -29,8 +31,11 @@ def keep(shelf: Shelf, name: str, digest: str, parts: dict[str, bytes], out: Pat
     return str(out / name)
 
 
-def write(folder: Path, parts: dict[str, bytes]) -> None:
-    """Write files to a folder, which is made where there is none."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(folder: Path, parts: Mapping[str, bytes | Path]) -> None:
+    """Write files, or copy them, to a folder, which is made where there is none."""
     for name, content in parts.items():
-        (folder / name).write_bytes(content)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Path):
+            shutil.copyfile(content, folder / name)
+        else:
+            (folder / name).write_bytes(content)

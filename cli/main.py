@@ -6,13 +6,15 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from cli import annotate, demo, directions, keys, rewardreport, rules, serve, train, webhooks
+from cli import alignments, annotate, demo, directions, generate, keys, rewardreport, rules, serve, train, webhooks
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("annotate")(annotate.annotate)
+app.command("generate")(generate.generate)
 app.add_typer(directions.app, name="directions")
+app.add_typer(alignments.app, name="alignments")
 app.add_typer(rules.app, name="rules")
 app.add_typer(train.app, name="train")
 app.add_typer(rewardreport.app, name="evaluate")

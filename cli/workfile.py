@@ -32,7 +32,9 @@ class Order(BaseModel):
     url: str | None = Field(description="The service; null for the embedded one.")
     direction: str | list[str]
     truncate: bool
-    judging: dict[str, Any] = Field(default_factory=dict, description="`method`, `explain` and `rules`, where given.")
+    judging: dict[str, Any] = Field(
+        default_factory=dict, description="`method`, `alignment`, `explain`, `rules`, where given."
+    )
     format: Format
     parquet: bool
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerB
 
 from app.artifacts import Artifacts
 from app.registry import Registry
-from app.schemas.chunk import Ref
 from app.schemas.directions import SiteCard
+from app.schemas.names import Ref
 from app.schemas.pairs import Message
 from app.schemas.rulebanks import Auc, BankCard, ProbeCard
 from app.schemas.rules import Rule, RulePool
@@ -24,7 +24,7 @@ from workers.directions.direction import SafetyDirection, known, new_direction
 from workers.directions.files import to_files
 from workers.engine import attention
 from workers.engine.annotator import Annotator, assemble
-from workers.engine.forward import read
+from workers.engine.crew import reader
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
@@ -174,12 +174,13 @@ def serving(annotator: Annotator, store: Path, *directions: SafetyDirection) -> 
     publish(Registry(artifacts), *directions)
     held = Holdings.of(artifacts, annotator)
     held.refresh()
-    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, metrics)
-    thread = threading.Thread(target=batcher.run, daemon=True)
-    thread.start()
-    yield PairAnnotator(annotator, held, batcher, metrics)
-    batcher.close()
-    thread.join()
+    with reader(annotator) as read:
+        batcher = Batcher(read, annotator.budget, metrics)
+        thread = threading.Thread(target=batcher.run, daemon=True)
+        thread.start()
+        yield PairAnnotator(annotator, held, batcher, metrics)
+        batcher.close()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

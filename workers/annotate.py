@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app import __version__
+from app.schemas.alignment import AlignmentCard
 from app.schemas.annotate import Provenance
 from app.schemas.chunk import Chunk, ChunkAnswer
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
-from workers.batcher import Batcher, Scorer
+from workers.batcher import Batcher, Scorer, Scores
+from workers.contrasting import PairContrast
 from workers.directions.direction import SafetyDirection
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
 from workers.engine.sites import Site
-from workers.entries import Entry, Item, ItemReading, entry, failure, responses_of
+from workers.engine.variant import Variant
+from workers.entries import Entry, Item, ItemReading, Scale, entry, failure, responses_of
 from workers.judging import PairJudge
 from workers.metrics import WorkerMetrics
 from workers.registry import Holdings
@@ -30,14 +34,22 @@ class Fatal(PairRefused):
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a chunk asks for: directions to project on, the rules, or both."""
+    """What a chunk asks for: directions to project on, the rules, or both; or what a taught model says itself."""
 
-    directions: Sequence[SafetyDirection]
-    judge: PairJudge | None
+    directions: Sequence[SafetyDirection] = ()
+    variants: Sequence[Variant | None] = ()
+    judge: PairJudge | None = None
+    contrast: PairContrast | None = None
 
     @property
-    def scorers(self) -> tuple[Scorer, ...]:
-        return (*self.directions, *(self.judge.scorers if self.judge else ()))
+    def scorers(self) -> list[tuple[Scorer, Variant | None]]:
+        """What makes numbers of activations, the directions first, and of which model's."""
+        judges: tuple[Scorer, ...] = self.judge.scorers if self.judge else ()
+        return [*zip(self.directions, self.variants, strict=True), *((scorer, None) for scorer in judges)]
+
+    @property
+    def scales(self) -> Sequence[Scale]:
+        return [self.contrast.alignment] if self.contrast else self.directions
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class PairAnnotator:
             manner: how to work on it.
 
         Raises:
-            NotHeld: a direction, pool or bank that the chunk asks for is not to be had.
+            NotHeld: a direction, pool, bank or taught model that the chunk asks for is not to be had.
             RuleError: the annotator cannot be asked about rules.
         """
         asked = self._asked(chunk, manner)
@@ -79,7 +91,7 @@ class PairAnnotator:
             if isinstance(reading, PairRefused):
                 entries[i] = failure(chunk.items[i], reading)
                 continue
-            entries[i] = entry(chunk.items[i], reading, asked.directions)
+            entries[i] = entry(chunk.items[i], reading, asked.scales)
             if keys and not reading.truncated:
                 fresh += zip(keys[i], reading.known(), strict=True)
         if self.cache:
@@ -90,20 +102,24 @@ class PairAnnotator:
         """The answer to a chunk no item of which can be tried: each has ended workers before.
 
         Raises:
-            NotHeld: a direction, pool or bank that the chunk asks for is not to be had.
+            NotHeld: as `annotate`.
         """
         entries: list[Entry] = [failure(item, Fatal("workers that read it died")) for item in chunk.items]
         return self._answered(chunk, entries, self._asked(chunk, URGENT))
 
     def _asked(self, chunk: Chunk, manner: Manner) -> _Asked:
+        if chunk.contrasting is not None:
+            contrast = PairContrast.of(chunk.contrasting, self.holdings, chunk.truncate, manner)
+            return _Asked(contrast=contrast)
         directions = [self.holdings.directions.get(ref) for ref in chunk.directions]
+        variants = [self.holdings.directions.variant(direction) for direction in directions]
         if chunk.judging is None:
-            return _Asked(directions, None)
-        return _Asked(directions, PairJudge.of(chunk, chunk.judging, self.annotator, self.holdings, manner))
+            return _Asked(directions, variants)
+        return _Asked(directions, variants, PairJudge.of(chunk, chunk.judging, self.annotator, self.holdings, manner))
 
     def _keys(self, chunk: Chunk, asked: _Asked) -> list[list[bytes]]:
-        """Where each item's scores are kept; nothing is kept of what the rules say."""
-        if self.cache is None or asked.judge is not None:
+        """Where each item's scores are kept; nothing is kept of what the rules or taught models say."""
+        if self.cache is None or asked.judge is not None or asked.contrast is not None:
             return []
         return [self.cache.keys(item.messages, responses_of(item), asked.directions) for item in chunk.items]
 
@@ -126,9 +142,12 @@ class PairAnnotator:
         self, items: Sequence[Item], asked: _Asked, truncate: bool, manner: Manner
     ) -> list[ItemReading | PairRefused]:
         """What is read of every item in one forward pass, and judged of it; the reason instead where it cannot be."""
+        if asked.contrast is not None:
+            self.batcher.appetite.brought(0)  # no pass waits for this chunk: others may bring what the stage can read
+            return asked.contrast.readings([item for item in items if isinstance(item, Pair)])
         encoded = [self._encode(item, truncate) for item in items]
         groups = [group for group in encoded if isinstance(group, Group)]
-        scores = iter(self.batcher.score(groups, asked.scorers, urgent=manner.urgent))
+        scores = iter(self._scores(groups, asked.scorers, manner))
         readings: list[ItemReading | PairRefused] = []
         for group in encoded:
             outcome = next(scores) if isinstance(group, Group) else group
@@ -138,31 +157,54 @@ class PairAnnotator:
                 readings.append(outcome)
         return readings if asked.judge is None else _judged(items, readings, asked.judge)
 
+    def _scores(
+        self, groups: Sequence[Group], scorers: Sequence[tuple[Scorer, Variant | None]], manner: Manner
+    ) -> list[Scores | PairRefused]:
+        """What all scorers make of each group, each model's from one forward pass."""
+        if not scorers:
+            return self.batcher.score(groups, (), urgent=manner.urgent)
+        by_model: dict[str | None, list[int]] = {}
+        for place, (_, variant) in enumerate(scorers):
+            by_model.setdefault(variant.revision if variant else None, []).append(place)
+        parts = []
+        for places in by_model.values():
+            own, (_, variant) = [scorers[place][0] for place in places], scorers[places[0]]
+            parts.append((places, self.batcher.score(groups, own, variant=variant, urgent=manner.urgent)))
+        return [_together([(places, outcomes[i]) for places, outcomes in parts]) for i in range(len(groups))]
+
     def _answered(self, chunk: Chunk, entries: list[Entry], asked: _Asked) -> ChunkAnswer:
-        answer = ChunkAnswer(
-            entries=entries, lines=chunk.lines, provenance=self.provenance(asked.directions, asked.judge)
-        )
+        answer = ChunkAnswer(entries=entries, lines=chunk.lines, provenance=self._provenance(asked))
         done, failed = answer.counts()
         self.metrics.pairs.labels("annotated").inc(done)
         self.metrics.pairs.labels("refused").inc(failed)
         return answer
 
-    def provenance(self, directions: Sequence[SafetyDirection], judge: PairJudge | None = None) -> Provenance:
-        """What makes the numbers here: the first direction, or the rules where there is none."""
+    def _provenance(self, asked: _Asked) -> Provenance:
+        """What makes the numbers: the first direction, or what is asked where there is none."""
+        if asked.contrast is not None:
+            return self._of_taught(asked.contrast.alignment.card)
+        judge = asked.judge
         rules = judge.judge.provenance if judge else None
-        if not directions and judge:
+        if not asked.directions and judge:
             return self._made(
                 [site for scorer in judge.scorers for site in scorer.reads],
                 calibrated=judge.judge.provenance.calibrated,
                 unreliable=judge.judge.unreliable,
             ).model_copy(update={"method": "rules", "rules": rules})
-        main, *others = [self._of_direction(direction) for direction in directions]
+        main, *others = [self._of_direction(direction) for direction in asked.directions]
         return main.model_copy(update={"others": others or None, "rules": rules})
 
     def _of_direction(self, direction: SafetyDirection) -> Provenance:
         card = direction.card
         made = self._made(direction.sites, calibrated=card.slope is not None, unreliable=card.unreliable)
-        return made.model_copy(update={"direction": direction.id, "direction_digest": card.digest})
+        read = {"model_revision": card.model_revision, "alignment": card.alignment}
+        return made.model_copy(update=read | {"direction": direction.id, "direction_digest": card.digest})
+
+    def _of_taught(self, card: AlignmentCard) -> Provenance:
+        """Of what a taught model says itself, after its last layer."""
+        made = self._made((), calibrated=card.slope is not None, unreliable=card.unreliable)
+        read = {"model_revision": card.taught_revisions[0], "alignment": Ref(id=card.id, digest=card.digest)}
+        return made.model_copy(update=read | {"method": "rahf"})
 
     def _made(self, sites: Sequence[Site], *, calibrated: bool, unreliable: bool) -> Provenance:
         return Provenance(
@@ -182,6 +224,20 @@ class PairAnnotator:
             return self.annotator.template.encode(item.messages, responses_of(item), truncate=truncate)
         except PairRefused as refusal:
             return refusal
+
+
+def _together(parts: Sequence[tuple[list[int], Scores | PairRefused]]) -> Scores | PairRefused:
+    """A group's scores in the order of the scorers, from those of each model; a refusal of one is one of all."""
+    refused = [outcome for _, outcome in parts if isinstance(outcome, PairRefused)]
+    if refused:
+        return refused[0]
+    found = {
+        place: scores
+        for places, outcome in parts
+        if isinstance(outcome, tuple)
+        for place, scores in zip(places, outcome, strict=True)
+    }
+    return tuple(found[place] for place in sorted(found))
 
 
 def _judged(

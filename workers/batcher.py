@@ -1,5 +1,7 @@
 """One forward stage fed by many lanes: groups of different requests share batches, none waits on purpose.
 
+What a taught model is to read shares no batch with what the annotator, or another one, is to read.
+
 Lanes (threads that take chunks from the queue) submit groups and block; the forward stage packs whatever is pending at
 this moment into the next batch and runs it. There is no delay to fill a batch: while one runs, the next gathers.
 
@@ -12,19 +14,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from workers.appetite import Appetite
 from workers.engine.crew import Read
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.memory import Budget
 from workers.engine.packing import Group, United, pack
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
 
 log = logging.getLogger(__name__)
@@ -52,6 +57,7 @@ class _Submission:
     """Groups of one chunk on their way; `done` is set once every one has its scores or its refusal."""
 
     scorers: Sequence[Scorer]
+    variant: Variant | None
     outcomes: list[Scores | PairRefused | None]
     left: int
     done: threading.Event = field(default_factory=threading.Event)
@@ -65,11 +71,19 @@ class _Submission:
                 self.done.set()
 
 
+_Work = Callable[[list[Scores | PairRefused | None], int], _Submission]
+
+
 @dataclass(frozen=True)
 class _Entry:
     group: Group
     submission: _Submission
     index: int
+
+    @property
+    def revision(self) -> str | None:
+        """Of what is to read the group, where that is not the annotator itself."""
+        return self.submission.variant.revision if self.submission.variant else None
 
 
 class Batcher:
@@ -79,10 +93,17 @@ class Batcher:
         read: the forward pass.
         budget: tokens of one batch.
         metrics: where work is counted.
+        passes: how many threads make passes.
         in_turn: whether passes run one after the other, however many threads make them.
+
+    Attributes:
+        appetite: says when to bring more bulk work.
     """
 
-    def __init__(self, read: Read, budget: Budget, metrics: WorkerMetrics, *, in_turn: bool = False) -> None:
+    def __init__(
+        self, read: Read, budget: Budget, metrics: WorkerMetrics, *, passes: int = 1, in_turn: bool = False
+    ) -> None:
+        self.appetite = Appetite(budget, passes)
         self._read = read
         self._budget = budget
         self._metrics = metrics
@@ -122,41 +143,50 @@ class Batcher:
         return max((time.monotonic() - started for started in list(self._running.values())), default=0.0)
 
     def score(
-        self, groups: Sequence[Group], scorers: Sequence[Scorer], *, urgent: bool = True
+        self,
+        groups: Sequence[Group],
+        scorers: Sequence[Scorer],
+        *,
+        variant: Variant | None = None,
+        urgent: bool = True,
     ) -> list[Scores | PairRefused]:
-        """What the scorers make of each group's responses, all of them from one forward pass.
+        """What the scorers make of each group's responses, all of them from one forward pass, of a variant if given.
 
         A prompt that several groups share, and a response that occurs in several, are computed once. Where a group has
         no scores there is the reason instead. Urgent groups overtake the others at the next batch. Blocks; call from
         any thread.
         """
         if not scorers:
+            self.appetite.brought(0)
             return [()] * len(groups)
         united = United.of(groups)
-        shared = self._split(united.groups, scorers, urgent)
+        work = partial(_Submission, scorers, variant)
+        shared = self._split(united.groups, work, urgent)
         outcomes = [_own(shared[which], branches) for which, branches in united.places]
         if len(united.groups) == len(groups):
             return outcomes
         doubtful = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, PairRefused)]
-        for i, outcome in zip(doubtful, self._split([groups[i] for i in doubtful], scorers, urgent), strict=True):
+        for i, outcome in zip(doubtful, self._split([groups[i] for i in doubtful], work, urgent), strict=True):
             outcomes[i] = outcome  # refused for what another group brought along, it may be fine alone
         return outcomes
 
-    def _split(self, groups: Sequence[Group], scorers: Sequence[Scorer], urgent: bool) -> list[Scores | PairRefused]:
+    def _split(self, groups: Sequence[Group], work: _Work, urgent: bool) -> list[Scores | PairRefused]:
         parts = [group.split(self._budget.tokens) for group in groups]
-        outcomes = iter(self._outcomes([part for split in parts for part in split], scorers, urgent))
+        outcomes = iter(self._outcomes([part for split in parts for part in split], work, urgent))
         return [_joined([next(outcomes) for _ in split]) for split in parts]
 
-    def _outcomes(self, groups: Sequence[Group], scorers: Sequence[Scorer], urgent: bool) -> list[Scores | PairRefused]:
+    def _outcomes(self, groups: Sequence[Group], work: _Work, urgent: bool) -> list[Scores | PairRefused]:
         if not groups:
             return []
-        submission = _Submission(scorers, [None] * len(groups), len(groups))
+        submission = work([None] * len(groups), len(groups))
         with self._wake:
             if self._closed:
                 raise RuntimeError("the forward stage is closed")
             pending = self._urgent if urgent else self._bulk
             pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
             self._wake.notify_all()
+        if not urgent:
+            self.appetite.brought(sum(group.size for group in groups))
         submission.done.wait()
         return [outcome for outcome in submission.outcomes if outcome is not None]
 
@@ -173,14 +203,18 @@ class Batcher:
             self._running[threading.get_ident()] = time.monotonic()
             budget = self._budget.tokens
             window = list(islice(pending, _WINDOW * max(1, budget // 256)))
-            different = list(dict.fromkeys(entry.group for entry in window))
+            alike = list(_alike(window))
+            different = list(dict.fromkeys(entry.group for entry in alike))
             batch = next(b for b in pack(different, budget) if 0 in b)
             taken = {different[i] for i in batch}
-            rest: Iterable[_Entry] = [entry for entry in window if entry.group not in taken]
+            found = [entry for entry in alike if entry.group in taken]
             for _ in window:
                 pending.popleft()
-            pending.extendleft(reversed(list(rest)))
-            return [entry for entry in window if entry.group in taken]
+            gone = set(map(id, found))
+            pending.extendleft(entry for entry in reversed(window) if id(entry) not in gone)
+            if pending is self._bulk:
+                self.appetite.taken(sum(entry.group.size for entry in found))
+            return found
 
     def _await_work(self) -> None:
         """Wait until there is a batch to make, or none any more; idle time is counted while it passes."""
@@ -197,7 +231,8 @@ class Batcher:
         pending = self._urgent or self._bulk
         if self._closed or not pending or not (self._in_turn and self._running):
             return bool(pending) or self._closed
-        return any(tokens >= self._budget.tokens for tokens in accumulate(entry.group.size for entry in pending))
+        sizes = (entry.group.size for entry in _alike(pending))
+        return any(tokens >= self._budget.tokens for tokens in accumulate(sizes))
 
     def _score_batch(self, batch: list[_Entry]) -> None:
         """Score a batch; if that fails, score its halves, so that only the guilty group fails.
@@ -227,7 +262,7 @@ class Batcher:
         asked = {id(scorer): scorer for entry in batch for scorer in entry.submission.scorers}
         sites = sorted({site for scorer in asked.values() for site in scorer.reads})
         groups = list(dict.fromkeys(entry.group for entry in batch))
-        activations = self._read(groups, sites)
+        activations = self._read(groups, sites, batch[0].submission.variant)
         sizes = [len(group.branches) for group in groups]
         rows = dict(zip(groups, torch.split(torch.arange(sum(sizes)), sizes), strict=True))
         place = {site: i for i, site in enumerate(sites)}
@@ -239,6 +274,11 @@ class Batcher:
                 raise NotFinite("the annotator's activations are not finite numbers")
             outcomes.append(scores)
         return outcomes
+
+
+def _alike(pending: Sequence[_Entry]) -> Iterator[_Entry]:
+    """What is to be read by the same model as the first."""
+    return (entry for entry in pending if entry.revision == pending[0].revision)
 
 
 def _own(shared: Scores | PairRefused, branches: list[int]) -> Scores | PairRefused:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 from app.schemas.annotate import Annotation, FailedAnnotation, Margin, PairProblem, Raw, Tokens
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
 from workers.batcher import Scores
-from workers.directions.direction import SafetyDirection, logistic
+from workers.directions.direction import logistic
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
 from workers.rules.judge import Judgement
@@ -18,12 +19,26 @@ Item = Pair | Candidates
 Entry = Annotation | ScoredCandidates | FailedAnnotation
 
 
+class Scale(Protocol):
+    """What scores are on: that of a safety direction, or of a taught model."""
+
+    @property
+    def id(self) -> str:
+        """What it is called."""
+
+    def calibrate(self, raw_margin: float) -> float:
+        """Log-odds of a raw margin; the raw margin where uncalibrated."""
+
+    def level(self, margin: float) -> int | None:
+        """The margin in steps, if there are any."""
+
+
 @dataclass(frozen=True, slots=True)
 class ItemReading:
     """What was read of one item.
 
     Attributes:
-        scores: [D][K] raw scores of its K responses on D directions.
+        scores: [D][K] raw scores of its K responses on D scales.
         prompt: tokens of the prompt.
         responses: [K] tokens of each response.
         truncated: whether the prompt was cut.
@@ -66,12 +81,12 @@ def responses_of(item: Item) -> list[str]:
     return [item.chosen, item.rejected] if isinstance(item, Pair) else item.responses
 
 
-def entry(item: Item, reading: ItemReading, directions: Sequence[SafetyDirection]) -> Annotation | ScoredCandidates:
-    """What to answer for an item that was read; the first direction is the main one, or else the rules are."""
+def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotation | ScoredCandidates:
+    """What to answer for an item that was read; the first scale is the main one, or else the rules' is."""
     scores, counts = reading.scores, reading.responses
-    names = [direction.id for direction in directions]
+    names = [scale.id for scale in scales]
     if isinstance(item, Pair):
-        margins = [_margin(own, direction) for own, direction in zip(scores, directions, strict=True)]
+        margins = [_margin(own, scale) for own, scale in zip(scores, scales, strict=True)]
         said = reading.judgement
         main = margins[0] if margins or said is None else _of_rules(said)
         return Annotation(
@@ -82,7 +97,7 @@ def entry(item: Item, reading: ItemReading, directions: Sequence[SafetyDirection
             directions=dict(zip(names, margins, strict=True)) if len(margins) > 1 else None,
             rules=said.verdict if said else None,
         )
-    rankings = [_ranking(own, direction, counts) for own, direction in zip(scores, directions, strict=True)]
+    rankings = [_ranking(own, scale, counts) for own, scale in zip(scores, scales, strict=True)]
     return ScoredCandidates(
         **dict(rankings[0]),
         id=item.id or "",
@@ -91,14 +106,14 @@ def entry(item: Item, reading: ItemReading, directions: Sequence[SafetyDirection
     )
 
 
-def _margin(scores: Sequence[float], direction: SafetyDirection) -> Margin:
+def _margin(scores: Sequence[float], scale: Scale) -> Margin:
     chosen, rejected = scores
     raw = Raw(margin=chosen - rejected, chosen=chosen, rejected=rejected)
-    margin = direction.calibrate(raw.margin)
+    margin = scale.calibrate(raw.margin)
     return Margin(
         margin=margin,
         probability=logistic(margin),
-        level=direction.level(margin),
+        level=scale.level(margin),
         label_conflict=margin < 0,
         raw=raw,
     )
@@ -115,11 +130,11 @@ def _of_rules(said: Judgement) -> Margin:
     )
 
 
-def _ranking(scores: Sequence[float], direction: SafetyDirection, tokens: Sequence[int]) -> Ranking:
+def _ranking(scores: Sequence[float], scale: Scale, tokens: Sequence[int]) -> Ranking:
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     rank = [1 + sum(other > own for other in scores) for own in scores]
     listed = [
-        Score(index=i, rank=rank[i], score=direction.calibrate(raw), raw=raw, tokens=tokens[i])
+        Score(index=i, rank=rank[i], score=scale.calibrate(raw), raw=raw, tokens=tokens[i])
         for i, raw in enumerate(scores)
     ]
     return Ranking(scores=listed, order=order)

@@ -4,14 +4,25 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.shelf import Missing, Shelf
 
 log = logging.getLogger(__name__)
 
 Held = TypeVar("Held")
+
+
+class _Digested(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+Stored = TypeVar("Stored", bound=_Digested)
 
 
 class NotHeld(Exception):
@@ -61,14 +72,19 @@ class Holding(Generic[Held]):
                 for name, digest in current.items()
                 if before.get(name) != digest and self._refused.get(name) != digest
             }
+            useless = {name for name, thing in self.all().items() if not self._still_usable(thing)}
             with self._lock:
-                for name in self._held.keys() - current.keys():
+                for name in (self._held.keys() - current.keys()) | useless:
                     del self._held[name]
                 for name, kept in new.items():
                     self._held.pop(name, None)
                     if kept is not None:
                         self._held[name] = kept
             return before != self.digests()
+
+    def _still_usable(self, _thing: Held) -> bool:
+        """Whether something held can be used, as far as that depends on something else in the store."""
+        return True
 
     def get(self, ref: Ref) -> Held:
         """The thing of exactly this content, from the store if it is not held yet.
@@ -100,7 +116,7 @@ class Holding(Generic[Held]):
     def _take(self, name: str, digest: str) -> _Kept[Held] | None:
         try:
             return _Kept(digest, self._load(name, digest))
-        except Missing as error:
+        except (Missing, NotHeld) as error:
             self._say_once(name, digest, f"not loaded now: {error}")
         except self._unusable as error:
             self._refused[name] = digest
@@ -112,3 +128,13 @@ class Holding(Generic[Held]):
         if (name, digest, reason) not in self._said:
             self._said.add((name, digest, reason))
             log.warning("%s", reason)
+
+
+def stored(
+    shelf: Shelf, name: str, digest: str, parts: tuple[str, ...], made_of: Callable[[str, Mapping[str, bytes]], Stored]
+) -> Stored:
+    """What lies on a shelf under a name and a digest; missing if it says that it is something else."""
+    thing = made_of(name, {part: shelf.part(name, digest, part) for part in parts})
+    if (thing.id, thing.digest) != (name, digest):
+        raise shelf.missing(f"what is stored as {name} is {thing.id} of another digest")
+    return thing

@@ -19,10 +19,7 @@ from workers.rules.judge import Judge, Judgement
 from workers.rules.logits import LogitRater
 from workers.rules.rating import Answered, Ratings
 from workers.rules.selection import top
-from workers.turns import Manner, Turns
-
-_asking = Turns()
-"""At asking the annotator, which keeps every core busy: a pair at a time, beside what others read."""
+from workers.turns import ASKING, Manner
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class PairJudge:
         found: list[Tensor | PairRefused | None] = []
         for pair in pairs:
             self.manner.go_on()
-            with _asking.turn(urgent=self.manner.urgent):
+            with ASKING.turn(urgent=self.manner.urgent):
                 found.append(_classified(classifier, pair))
         return found
 
@@ -124,7 +121,7 @@ class PairJudge:
         if likely is not None:
             rules = top(likely[None], self.judge.judging.k).tolist()
         self.manner.go_on()
-        with _asking.turn(urgent=self.manner.urgent):
+        with ASKING.turn(urgent=self.manner.urgent):
             item = Answered(pair.messages, [pair.chosen, pair.rejected])
             return rater.rate([item], truncate=self.truncate, rules=rules)[0]
 

@@ -49,7 +49,7 @@ EXIT_CONFIGURATION = 78
 EXIT_STORE = 1
 """The artifact store does not answer: a supervisor should try again."""
 
-_LANES = {keys.ANNOTATE: 8, keys.BULK: 2, keys.TRAIN: 1}
+_LANES = {keys.ANNOTATE: 8, keys.BULK: 8, keys.TRAIN: 1}
 _STALL_SECONDS = 300.0
 _DRAIN_SECONDS = 30.0
 
@@ -83,7 +83,8 @@ def main() -> int:
 def _serve(config: Settings, annotator: Annotator, holdings: Holdings, read: Read, stop: threading.Event) -> int:
     metrics = WorkerMetrics()
     metrics.watch(annotator.budget)
-    batcher = Batcher(read, annotator.budget, metrics, in_turn=annotator.device.type == "cuda")
+    in_turn = annotator.device.type == "cuda"
+    batcher = Batcher(read, annotator.budget, metrics, passes=annotator.passes, in_turn=in_turn)
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
     presence = Presence(redis, name, annotator, holdings, metrics.serve(config.metrics_port))

@@ -1,11 +1,10 @@
-"""What a worker holds: directions, rule pools, banks and adapters of the artifact store that fit its annotator."""
+"""What a worker holds of the artifact store: what fits its annotator."""
 
 import json
-import threading
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
+from app.alignments import Alignments
 from app.artifacts import Artifacts
 from app.registry import CARD, REPORT, TENSORS, Registry
 from app.ruleadapters import CARD as ADAPTER_CARD
@@ -18,13 +17,14 @@ from app.rulepools import PoolMissing, RulePools
 from app.schemas.directions import DirectionCard
 from app.schemas.report import DirectionReport
 from app.schemas.rules import RulePool
-from app.shelf import Shelf
 from workers.directions.direction import SafetyDirection, check_fits
 from workers.directions.errors import DirectionError
 from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, from_folder
 from workers.directions.publishing import parts_of
 from workers.engine.annotator import Annotator
-from workers.holding import Holding
+from workers.engine.lastused import LastUsed
+from workers.engine.variant import Variant
+from workers.holding import Holding, stored
 from workers.rules.adapting.adapter import FORMAT as ADAPTER_FORMAT
 from workers.rules.adapting.adapter import LoraAdapter, RuleAdapter
 from workers.rules.adapting.adapter import check_fits as check_adapter_fits
@@ -35,17 +35,7 @@ from workers.rules.bank import RuleBank
 from workers.rules.bank import check_fits as check_bank_fits
 from workers.rules.bank import from_files as bank_of
 from workers.rules.errors import RuleError
-
-
-class _Digested(Protocol):
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def digest(self) -> str: ...
-
-
-Stored = TypeVar("Stored", bound=_Digested)
+from workers.taught import HeldAlignments
 
 _KEPT = 2
 """Classifiers that a worker keeps: one that is in use, and one beside it."""
@@ -57,28 +47,51 @@ class HeldDirections(Holding[SafetyDirection]):
     Args:
         registry: the artifact store's directions.
         annotator: what they must fit.
+        alignments: the taught models that some of them read instead.
     """
 
-    def __init__(self, registry: Registry, annotator: Annotator) -> None:
+    def __init__(self, registry: Registry, annotator: Annotator, alignments: HeldAlignments) -> None:
         super().__init__(registry, self._read, DirectionError)
         self.registry = registry
         self._annotator = annotator
+        self._alignments = alignments
 
     def made_by(self, recipe: str) -> list[SafetyDirection]:
-        """What is held and was made by a recipe."""
-        return [direction for direction in self.all().values() if direction.card.recipe == recipe]
+        """What is held, reads the annotator itself and was made by a recipe."""
+        held = [direction for direction in self.all().values() if direction.card.alignment is None]
+        return [direction for direction in held if direction.card.recipe == recipe]
+
+    def variant(self, direction: SafetyDirection) -> Variant | None:
+        """What a direction reads if it is not the annotator itself.
+
+        Raises:
+            NotHeld: that was deleted or is damaged.
+        """
+        card = direction.card
+        return self._alignments.model(card.alignment, card.model_revision) if card.alignment else None
+
+    def _still_usable(self, direction: SafetyDirection) -> bool:
+        alignment = direction.card.alignment
+        return alignment is None or self._alignments.on_shelf(alignment.id)
 
     def _read(self, name: str, digest: str) -> SafetyDirection:
-        direction = _stored(self.registry, name, digest, (CARD, TENSORS), from_files)
+        direction = stored(self.registry, name, digest, (CARD, TENSORS), from_files)
         check_fits(
             direction,
             model=self._annotator.name,
-            revision=self._annotator.revision,
+            revision=self._read_revision(direction.card),
             template=self._annotator.template.digest,
             depth=self._annotator.depth,
             width=self._annotator.width,
         )
         return direction
+
+    def _read_revision(self, card: DirectionCard) -> str:
+        """Of what a direction must have been made for: a taught model of its alignment, or the annotator."""
+        if card.alignment is None:
+            return self._annotator.revision
+        taught = self._alignments.get(card.alignment).card.taught_revisions
+        return card.model_revision if card.model_revision in taught else taught[0]
 
 
 def held_banks(banks: RuleBanks, pools: RulePools, annotator: Annotator) -> Holding[RuleBank]:
@@ -87,7 +100,7 @@ def held_banks(banks: RuleBanks, pools: RulePools, annotator: Annotator) -> Hold
     def read(name: str, digest: str) -> RuleBank:
         card = BANK_FORMAT.card_of(name, banks.part(name, digest, BANK_CARD))
         pool = pools.pool(card.pool, card.pool_digest)  # before the numbers, which are many
-        bank = _stored(banks, name, digest, (BANK_CARD, BANK_TENSORS), bank_of)
+        bank = stored(banks, name, digest, (BANK_CARD, BANK_TENSORS), bank_of)
         check_bank_fits(bank, annotator, pool)
         return bank
 
@@ -108,42 +121,20 @@ class HeldAdapters(Holding[RuleAdapter]):
         self._adapters = adapters
         self._pools = pools
         self._annotator = annotator
-        self._classifiers: dict[str, Classifier] = {}
-        self._used = threading.Lock()
-        self._loading = threading.Lock()
+        self._classifiers = LastUsed[Classifier](_KEPT)
 
     def classifier(self, adapter: LoraAdapter) -> Classifier:
         """The adapter on the annotator's weights; of those asked for, the last two are kept.
 
-        While one is loaded, those that are kept can be had.
-
         Raises:
             RuleError: it does not go with the annotator.
         """
-        if (kept := self._kept(adapter.digest)) is not None:
-            return kept
-        with self._loading:
-            kept = self._kept(adapter.digest)  # somebody else may have loaded it meanwhile
-            return self._keep(adapter.digest, adapter.classifier(self._annotator)) if kept is None else kept
-
-    def _kept(self, digest: str) -> Classifier | None:
-        with self._used:
-            found = self._classifiers.pop(digest, None)
-            if found is not None:
-                self._classifiers[digest] = found
-            return found
-
-    def _keep(self, digest: str, classifier: Classifier) -> Classifier:
-        with self._used:
-            self._classifiers[digest] = classifier
-            while len(self._classifiers) > _KEPT:
-                del self._classifiers[next(iter(self._classifiers))]
-        return classifier
+        return self._classifiers.get(adapter.digest, lambda: adapter.classifier(self._annotator))
 
     def _read(self, name: str, digest: str) -> RuleAdapter:
         card = ADAPTER_FORMAT.card_of(name, self._adapters.part(name, digest, ADAPTER_CARD))
         pool = self._pools.pool(card.pool, card.pool_digest)  # before the numbers, as of banks
-        adapter = _stored(self._adapters, name, digest, (ADAPTER_CARD, ADAPTER_TENSORS), adapter_of)
+        adapter = stored(self._adapters, name, digest, (ADAPTER_CARD, ADAPTER_TENSORS), adapter_of)
         check_adapter_fits(adapter, self._annotator, pool)
         return adapter
 
@@ -157,27 +148,31 @@ class Holdings:
         pools: pools of rules.
         banks: banks of rule probes.
         adapters: rule adapters.
+        alignments: taught models.
     """
 
     directions: HeldDirections
     pools: Holding[RulePool]
     banks: Holding[RuleBank]
     adapters: HeldAdapters
+    alignments: HeldAlignments
 
     @classmethod
     def of(cls, artifacts: Artifacts, annotator: Annotator) -> "Holdings":
         """Nothing yet, of what the store has for an annotator."""
-        pools = RulePools(artifacts)
+        pools, alignments = RulePools(artifacts), HeldAlignments(Alignments(artifacts), annotator)
         return cls(
-            HeldDirections(Registry(artifacts), annotator),
+            HeldDirections(Registry(artifacts), annotator, alignments),
             Holding(pools, pools.pool, PoolMissing),
             held_banks(RuleBanks(artifacts), pools, annotator),
             HeldAdapters(RuleAdapters(artifacts), pools, annotator),
+            alignments,
         )
 
     def refresh(self) -> list[str]:
         """Hold what the store holds now; says which shelves changed."""
-        shelves: tuple[Holding[Any], ...] = (self.directions, self.pools, self.banks, self.adapters)
+        shelves: tuple[Holding[Any], ...]
+        shelves = (self.alignments, self.directions, self.pools, self.banks, self.adapters)
         return [f"{shelf.noun}s: {', '.join(shelf.all()) or 'none'}" for shelf in shelves if shelf.refresh()]
 
 
@@ -196,13 +191,3 @@ def publish_shipped(registry: Registry, annotator: Annotator) -> None:
     default = json.loads(SHIPPED_DEFAULTS.read_bytes()).get(annotator.revision)
     if default and registry.holds(default) and annotator.revision not in registry.defaults():
         registry.set_default(annotator.revision, default)
-
-
-def _stored(
-    shelf: Shelf, name: str, digest: str, parts: tuple[str, ...], made_of: Callable[[str, Mapping[str, bytes]], Stored]
-) -> Stored:
-    """What lies on a shelf under a name and a digest; missing if it says that it is something else."""
-    thing = made_of(name, {part: shelf.part(name, digest, part) for part in parts})
-    if (thing.id, thing.digest) != (name, digest):
-        raise shelf.missing(f"what is stored as {name} is {thing.id} of another digest")
-    return thing

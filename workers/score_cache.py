@@ -1,6 +1,6 @@
 """Scores that were computed before, by content: a repeated or overlapping data set costs only what is new.
 
-The score of a response depends on the annotator, its template and precision, the direction, the prompt and the
+The score of a response depends on the model that is read, its template and precision, the direction, the prompt and the
 response; a digest of all these is its key. The cache lies in Redis, so that workers share it, in two generations: a
 full one becomes the old one, and the old one before it is forgotten.
 """
@@ -91,7 +91,7 @@ class ScoreCache:
     def __init__(self, redis: Redis, annotator: Annotator, entries: int) -> None:
         self._redis = redis
         self._entries = entries
-        self._made_by = f"{annotator.revision} {annotator.template.digest} {annotator.dtype_name}".encode()
+        self._made_by = f"{annotator.template.digest} {annotator.dtype_name}"
 
     def keys(
         self, messages: Sequence[Message], responses: Sequence[str], directions: Sequence[SafetyDirection]
@@ -100,7 +100,8 @@ class ScoreCache:
         prompt = orjson.dumps([[message.role, message.content] for message in messages])
         found = []
         for direction in directions:
-            begun = hashlib.blake2b(self._made_by, digest_size=_KEY_BYTES)
+            made_by = f"{direction.card.model_revision} {self._made_by}".encode()
+            begun = hashlib.blake2b(made_by, digest_size=_KEY_BYTES)
             begun.update(direction.card.digest.encode() + b" %d " % len(prompt) + prompt)
             for response in responses:
                 whole = begun.copy()

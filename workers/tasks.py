@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -14,6 +15,7 @@ import torch
 from redis.exceptions import RedisError
 
 from app.artifacts import ArtifactMissing, Artifacts, StoreUnreachable
+from app.jobs import keys
 from app.jobs import rows as stored
 from app.jobs.collect import answer_path
 from app.jobs.hand import Claim, Hand
@@ -21,10 +23,12 @@ from app.jobs.store import JobStore
 from app.schemas.chunk import Chunk, ChunkAnswer, Reading
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates
+from workers.alignment.errors import AlignmentError
 from workers.annotate import PairAnnotator
 from workers.directions.errors import DirectionError
 from workers.engine.errors import DeviceLost, EngineError
 from workers.holding import NotHeld
+from workers.orders.order import Step
 from workers.rules.errors import RuleError
 from workers.training import Interrupted, Taken, Trainer
 from workers.turns import Manner
@@ -65,6 +69,7 @@ def annotate_next(queue: str) -> None:
 def fit_next(queue: str) -> None:
     """Make what the next training jobs order, and publish it; interrupted by the worker's end, it is given back."""
     _next(queue, _train)
+    _sweep(_duties[0])
 
 
 def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
@@ -72,8 +77,13 @@ def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
     duty = _duties[0]
     hand = Hand(duty.jobs, duty.worker, threading.current_thread().name)
     end = time.monotonic() + _TASK_SECONDS
-    while claim := _patiently(lambda: hand.claim(queue)):
-        _work_on(duty, hand, claim, work)
+    appetite = duty.pairs.batcher.appetite
+    while True:
+        with appetite.turn() if queue == keys.BULK else nullcontext():
+            claim = _patiently(lambda: hand.claim(queue))
+            if claim is None:
+                return
+            _work_on(duty, hand, claim, work)
         if duty.trainer.stop.is_set() or time.monotonic() > end:
             _patiently(lambda: duty.jobs.wake(queue, duty.jobs.unclaimed(queue)))
             return
@@ -83,7 +93,7 @@ def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, C
     """Whatever becomes of it, the chunk is out of the hand afterwards."""
     try:
         _patiently(lambda: work(duty, hand, claim))
-    except (NotHeld, DirectionError, RuleError, EngineError, Taken) as error:
+    except (NotHeld, AlignmentError, DirectionError, RuleError, EngineError, Taken) as error:
         _fail(duty, claim, str(error))
     except ArtifactMissing:
         _fail(duty, claim, "its file was deleted while the job used it")
@@ -147,6 +157,7 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
         directions=reading.directions,
         truncate=reading.truncate,
         judging=reading.judging,
+        contrasting=reading.contrasting,
         items=items,
         lines=[row.line for row in rows],
         tokens=place.tokens,
@@ -190,15 +201,23 @@ def _train(duty: Duty, hand: Hand, claim: Claim) -> None:
     """Asks the queue patiently itself: begun again, the work would lose what was done, or meet its own result."""
     if claim.payload is None:
         return
+    _sweep(duty)
     order = duty.trainer.order(claim.kind, claim.payload)
+
+    def note(step: Step) -> bool:
+        return _patiently(lambda: duty.jobs.progress(claim.job_id, step.stage, step.done, step.total, step.loss))
+
     try:
-        answer = duty.trainer.carry_out(
-            order, claim.job_id, lambda n, total: _patiently(lambda: duty.jobs.progress(claim.job_id, n, total))
-        )
+        answer = duty.trainer.carry_out(order, claim.job_id, note)
     except Interrupted:
         hand.give_back()
         return
     _patiently(lambda: hand.answer(claim, answer.model_dump_json().encode(), done=0))
+
+
+def _sweep(duty: Duty) -> None:
+    """Remove what the trainer keeps of jobs that are over."""
+    duty.trainer.sweep(lambda job: _patiently(lambda: duty.jobs.is_over(job)))
 
 
 def _at(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -9,17 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from app.artifacts import StoreUnreachable
 from app.schemas.fit import FitRequest
 from app.schemas.jobs import JobKind
-from app.schemas.training import AdapterTask
+from app.schemas.training import AdapterTask, AlignmentTask
 from workers.engine.accelerator import watched
 from workers.engine.annotator import Annotator
 from workers.orders.adapters import AdapterOrder
+from workers.orders.alignments import AlignmentOrder
 from workers.orders.directions import DirectionOrder
-from workers.orders.order import Made, Order
+from workers.orders.order import Made, Order, Progress, Step, put_by
 from workers.registry import Holdings
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 _NICENESS = 10
+_TASK: TypeAdapter[AdapterTask | AlignmentTask] = TypeAdapter(AdapterTask | AlignmentTask)
 
 
 class Interrupted(Exception):
@@ -60,10 +63,12 @@ class Trainer:
         if kind == "direction":
             request = FitRequest.model_validate_json(payload)
             return DirectionOrder(request, self.annotator, self.holdings.directions, self.cache)
-        task = AdapterTask.model_validate_json(payload)
+        task = _TASK.validate_json(payload)
+        if isinstance(task, AlignmentTask):
+            return AlignmentOrder(task, self.annotator, self.holdings, self.runs)
         return AdapterOrder(task, self.annotator, self.holdings)
 
-    def carry_out(self, order: Order, job: str, progress: Callable[[int, int], bool]) -> BaseModel:
+    def carry_out(self, order: Order, job: str, progress: Callable[[Step], bool]) -> BaseModel:
         """Make and publish what is ordered; returns the answer to the job.
 
         Args:
@@ -78,42 +83,55 @@ class Trainer:
         """
         if (known := order.made_by(job)) is not None:
             return known
-        _refuse_taken(order)
+        _refuse_taken(order, job)
         _yield_to_annotation()
         with watched():
             made = order.make(job, self._stepper(progress))
-        _refuse_taken(order)
+        _refuse_taken(order, job)
         while not _published(order, made):
             if self.stop.wait(_RETRY_SECONDS):
                 raise Interrupted
         self.announce()
         return made.answer
 
-    def _stepper(self, progress: Callable[[int, int], bool]) -> Callable[[int, int], None]:
-        """What work calls at every step: passes on some of that, and ends it when it is to end."""
-        last = 0.0
+    def sweep(self, is_over: Callable[[str], bool]) -> None:
+        """Remove what was kept of jobs that are over: what came of them is in the store, or nobody wants it."""
+        for folder in self.runs.glob("*"):
+            if is_over(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
-        def step(done: int, total: int) -> None:
-            nonlocal last
+    @property
+    def runs(self) -> Path:
+        """Folders of work that goes on where it was when its worker died, called by their jobs."""
+        return self.cache / "runs"
+
+    def _stepper(self, progress: Callable[[Step], bool]) -> Progress:
+        """What work calls at every step: passes on some of that, and ends it when it is to end."""
+        last, stage = 0.0, ""
+
+        def note(step: Step) -> None:
+            nonlocal last, stage
             if self.stop.is_set():
                 raise Interrupted
-            if time.monotonic() - last >= _PROGRESS_SECONDS or done == total:
-                last = time.monotonic()
-                if not progress(done, total):
+            if time.monotonic() - last >= _PROGRESS_SECONDS or step.done == step.total or step.stage != stage:
+                last, stage = time.monotonic(), step.stage
+                if not progress(step):
                     raise Interrupted
 
-        return step
+        return note
 
 
-def _refuse_taken(order: Order) -> None:
-    if not order.replace and order.shelf.holds(order.id):
-        raise Taken(f"a {order.shelf.noun} called {order.id} has come into being meanwhile")
+def _refuse_taken(order: Order, job: str) -> None:
+    """Refuse to replace what is there, unless the job put it there and its worker died before it was done with that."""
+    for shelf in order.shelves:
+        if not order.replace and shelf.holds(order.id) and put_by(job, shelf, order.id) is None:
+            raise Taken(f"another {shelf.noun} called {order.id} has come into being meanwhile")
 
 
 def _published(order: Order, made: Made) -> bool:
     """Store what was made; False while the store is away: it is not thrown away for that."""
     try:
-        order.shelf.publish(order.id, made.digest, made.parts)
+        made.publish()
         order.published()
     except StoreUnreachable as error:
         log.warning("%s", error)

@@ -47,3 +47,7 @@ class Turns:
             with self._free:
                 self._busy = False
                 self._free.notify_all()
+
+
+ASKING = Turns()
+"""At asking the annotator, or what it was taught to be, which keeps every core busy, beside what others read."""

@@ -63,7 +63,7 @@ class Client:
     ) -> AnnotateResponse:
         """Margins of pairs, one entry a pair in order; a job where that takes long is followed to its end.
 
-        `options` are the others of POST /annotate, such as `method`, `explain` and `rules`.
+        `options` are the others of POST /annotate, such as `method`, `alignment`, `explain` and `rules`.
         """
         body = {"pairs": plans.as_json(pairs), "direction": direction, "truncate": truncate, **options}
         return self._run(plans.answered("/annotate", body, AnnotateResponse))

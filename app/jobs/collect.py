@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from app.artifacts import Artifacts
 from app.datasets.rows import Row
@@ -16,7 +16,9 @@ from app.schemas.fit import FitAnswer
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
 from app.schemas.score import ScoredCandidates, ScoreResponse
-from app.schemas.training import TrainingAnswer
+from app.schemas.training import AlignmentAnswer, TrainingAnswer
+
+_TRAINED: TypeAdapter[TrainingAnswer | AlignmentAnswer] = TypeAdapter(TrainingAnswer | AlignmentAnswer)
 
 
 def answer_path(job_id: str, number: int) -> str:
@@ -60,10 +62,12 @@ class Answers:
 
     def in_order(self, after: int = 0) -> Iterator[Answered]:
         """What holds any line after this one, in the order of the lines, as far as it is answered without a gap."""
+        if small := self.jobs.answers(self.job_id):
+            for work, kept in small:
+                yield Answered(partial(_rows_of, work), ChunkAnswer.model_validate_json(kept))
+            return
         state = self.jobs.state(self.job_id)
         if (place := state.get("rows")) is None:
-            for work, kept in self.jobs.answers(self.job_id):
-                yield Answered(partial(_rows_of, work), ChunkAnswer.model_validate_json(kept))
             return
         finished = min(self.jobs.finished_chunks(self.job_id), int(state["chunks"]))
         for number, chunk in enumerate(stored.chunk_places(self.artifacts, place)[:finished]):
@@ -87,7 +91,7 @@ class Answers:
         if job.kind == "direction":
             return FitAnswer.model_validate_json(self.jobs.answers(self.job_id)[0][1])
         if job.kind == "training":
-            return TrainingAnswer.model_validate_json(self.jobs.answers(self.job_id)[0][1])
+            return _TRAINED.validate_json(self.jobs.answers(self.job_id)[0][1])
         answers = [answered.answer for answered in self.in_order()]
         return _scores(answers) if job.kind == "score" else _annotations(answers)
 

@@ -22,7 +22,7 @@ def estimated_tokens(item: Pair | Candidates) -> int:
 
 def tokens_of(request: AnnotateRequest, reading: Reading) -> int:
     """Estimated tokens of all pairs of a request, and of what it asks about each."""
-    return sum(map(estimated_tokens, request.pairs)) + len(request.pairs) * reading.asking
+    return reading.cost(sum(map(estimated_tokens, request.pairs)), len(request.pairs))
 
 
 def pairs_chunk(request: AnnotateRequest, reading: Reading) -> Chunk:
@@ -43,6 +43,7 @@ def _chunk(reading: Reading, items: list[Pair | Candidates], tokens: int) -> Chu
         directions=reading.directions,
         truncate=reading.truncate,
         judging=reading.judging,
+        contrasting=reading.contrasting,
         items=items,
         lines=list(range(1, len(items) + 1)),
         tokens=tokens,

@@ -49,12 +49,16 @@ class Completions:
 
     async def follow(self, jobs: JobStore, job_id: str, seconds: float) -> Job | None:
         """A job once it is over, or as it is after `seconds`; None if it does not exist."""
+        await self.wait(jobs, job_id, seconds)
+        return await run_in_threadpool(jobs.job, job_id)
+
+    async def wait(self, jobs: JobStore, job_id: str, seconds: float) -> None:
+        """Wait until a job is over, or for `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         async with self._expect(job_id) as over:
             while not await run_in_threadpool(jobs.is_over, job_id) and await _until(over, deadline):
                 if over.is_set():
                     break
-        return await run_in_threadpool(jobs.job, job_id)
 
     def _wake(self, job_id: str) -> None:
         for event in self._waiting.get(job_id, ()):

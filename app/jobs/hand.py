@@ -46,22 +46,16 @@ class Hand:
 
     def claim(self, queue: str) -> Claim | None:
         """Take the next chunk of a queue, or the one that is in hand still; None if there is none."""
-        redis = self.jobs.redis
         found = self.jobs.run(
             "claim", [keys.ready(queue), keys.in_hand(self.worker)], [keys.JOB, self.lane, time.time()]
         )
         if not found:
             return None
-        job_id, number = found[0].decode(), int(found[1])
-        with redis.pipeline(transaction=False) as pipe:
-            pipe.hmget(keys.job(job_id), "kind", "rows", "options")
-            pipe.hget(keys.chunks(job_id), str(number))
-            pipe.hget(keys.suspicions(job_id), str(number))
-            (kind, rows, options), payload, suspicion = pipe.execute()
+        job_id, number, kind, rows, options, payload, suspicion = found
         return Claim(
             queue=queue,
-            job_id=job_id,
-            number=number,
+            job_id=job_id.decode(),
+            number=int(number),
             kind=cast(JobKind, (kind or b"annotate").decode()),
             rows=rows.decode() if rows else None,
             options=options.decode() if options else None,

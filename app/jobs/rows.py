@@ -6,7 +6,8 @@
 """
 
 import struct
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from app.jobs.cut import estimated_tokens
 ROWS, CHUNKS, PROBLEMS = "rows.jsonl", "chunks.bin", "problems.jsonl"
 _RECORD = struct.Struct("<QQQII")
 _MOST_ROWS = 1024
+_SHARES = 16
+"""Of what is left at the end, a chunk is so much; several workers with chunks in hand then end together."""
+
+_LEAST_TOKENS = 1024
 _ROW = TypeAdapter(Row)
 
 
@@ -49,9 +54,17 @@ class StoredRows:
 
 
 def store_rows(
-    artifacts: Artifacts, place: str, rows: Iterable[Row], chunk_tokens: int, scratch: Path, *, asking: int = 0
+    artifacts: Artifacts,
+    place: str,
+    rows: Iterable[Row],
+    chunk_tokens: int,
+    scratch: Path,
+    *,
+    cost: Callable[[int], int] = lambda estimated: estimated,
 ) -> StoredRows:
     """Cut rows into chunks of at most `chunk_tokens` (or one row) and store them, in constant memory.
+
+    The last chunks are smaller and smaller, so that all workers end at about the same time.
 
     Args:
         artifacts: the store.
@@ -59,28 +72,61 @@ def store_rows(
         rows: with ascending lines.
         chunk_tokens: estimated tokens of one chunk.
         scratch: a local folder for the files while they grow.
-        asking: estimated tokens that each row costs beside its own.
+        cost: of a row, from its estimated tokens.
     """
-    count = chunks = total = start = stop = inside = tokens = last = 0
+    cutter = _Cutter(chunk_tokens)
     with (scratch / ROWS).open("wb") as out, (scratch / CHUNKS).open("wb") as index:
-
-        def close() -> None:
-            nonlocal start, inside, tokens, chunks
-            index.write(_RECORD.pack(start, stop, last, inside, tokens))
-            start, inside, tokens, chunks = stop, 0, 0, chunks + 1
-
         for row in rows:
-            cost = estimated_tokens(row.pair) + asking
-            if inside and (tokens + cost > chunk_tokens or inside == _MOST_ROWS):
-                close()
-            stop += out.write(_ROW.dump_json(row, exclude_none=True) + b"\n")
-            count, inside, tokens, total, last = count + 1, inside + 1, tokens + cost, total + cost, row.line
-        if inside:
-            close()
+            size = out.write(_ROW.dump_json(row, exclude_none=True) + b"\n")
+            cutter.add(size, cost(estimated_tokens(row.pair)), row.line)
+            index.writelines(cutter.cut())
+        index.writelines(cutter.cut(to_the_end=True))
     for name in (ROWS, CHUNKS):
         artifacts.put(scratch / name, f"{place}/{name}")
         (scratch / name).unlink()
-    return StoredRows(count, chunks, total)
+    return StoredRows(cutter.rows, cutter.chunks, cutter.tokens)
+
+
+class _Cutter:
+    """Cuts rows into chunks while they come; holds back as many as the smaller chunks at the end are made of.
+
+    Args:
+        most: tokens of a chunk.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.rows = self.chunks = self.tokens = 0
+        self._most = most
+        self._held: deque[tuple[int, int, int]] = deque()
+        self._held_tokens = self._start = 0
+
+    def add(self, size: int, tokens: int, line: int) -> None:
+        """Take a row of so many bytes and tokens."""
+        self._held.append((size, tokens, line))
+        self._held_tokens += tokens
+        self.rows += 1
+        self.tokens += tokens
+
+    def cut(self, *, to_the_end: bool = False) -> Iterator[bytes]:
+        """Records of the chunks that can be cut now; in the end, of all."""
+        while self._held and (to_the_end or self._plenty):
+            yield self._next(min(self._most, max(_LEAST_TOKENS, self._held_tokens // _SHARES)))
+
+    @property
+    def _plenty(self) -> bool:
+        """Whether a whole chunk can be cut, of whatever comes still."""
+        chunks = _SHARES + 1
+        return self._held_tokens > chunks * self._most or len(self._held) > chunks * _MOST_ROWS
+
+    def _next(self, most: int) -> bytes:
+        start, inside, tokens, last = self._start, 0, 0, 0
+        while self._held and inside < _MOST_ROWS and (not inside or tokens + self._held[0][1] <= most):
+            size, cost, last = self._held.popleft()
+            self._start += size
+            inside, tokens = inside + 1, tokens + cost
+        self._held_tokens -= tokens
+        self.chunks += 1
+        return _RECORD.pack(start, self._start, last, inside, tokens)
 
 
 def chunk_place(artifacts: Artifacts, place: str, number: int) -> ChunkPlace:

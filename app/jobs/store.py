@@ -22,10 +22,11 @@ from rq.serializers import JSONSerializer
 from app.jobs import keys, load
 from app.jobs.paging import page
 from app.jobs.submission import QueueFull, Submission
-from app.schemas.jobs import Job, JobKind, JobStatus, RequestCounts
+from app.schemas.jobs import Job, JobKind, JobStage, JobStatus, RequestCounts
 
 _TASK_SECONDS = {keys.ANNOTATE: 86_400, keys.BULK: 86_400, keys.TRAIN: 7 * 86_400}
 _MOST_TASKS = 32
+_OF_ROWS: tuple[JobStage | None, ...] = (None, "read", "teach")
 _LUA = {path.stem: path.read_text() for path in Path(__file__).with_name("lua").glob("*.lua")}
 _SCRIPTS = _LUA | {name: _LUA["finish"] + _LUA[name] for name in ("answer", "close")}
 
@@ -55,13 +56,13 @@ class JobStore:
         now = time.time()
         fields = [part for item in work.fields(now).items() for part in item]
         names = [keys.job(job_id), keys.ready(work.queue), keys.tokens(work.queue)]
-        names += [keys.chunks(job_id), keys.jobs_of(work.owner)]
+        names += [keys.chunks(job_id), keys.jobs_of(work.owner), self._queue(work.queue).key]
         arguments = [job_id, limit, work.tokens, now, len(fields), *fields, *work.work]
         taken, waiting = self.run("submit", names, arguments)
         if not taken:
             ahead = min(waiting, waiting + work.tokens - limit)  # an empty queue takes any job
             raise QueueFull(load.seconds_until(self.redis, work.queue, ahead))
-        self.wake(work.queue, work.chunks)
+        self._wake(work.queue, work.chunks, waiting)
         return job_id
 
     def unclaimed(self, queue: str) -> int:
@@ -70,15 +71,18 @@ class JobStore:
 
     def wake(self, queue: str, chunks: int) -> None:
         """Queue tasks for so many chunks, within reason: a task that ends asks for the next one."""
-        tasks = self._queue(queue)
-        more = min(chunks, _MOST_TASKS - tasks.count)
+        self._wake(queue, chunks, self._queue(queue).count)
+
+    def _wake(self, queue: str, chunks: int, tasks: int) -> None:
+        more = min(chunks, _MOST_TASKS - tasks)
         if more > 0:
             how: dict[str, Any] = {"timeout": _TASK_SECONDS[queue], "result_ttl": 0, "failure_ttl": 0}
-            tasks.enqueue_many([Queue.prepare_data(keys.TASKS[queue], (queue,), **how) for _ in range(more)])
+            data = [Queue.prepare_data(keys.TASKS[queue], (queue,), **how) for _ in range(more)]
+            self._queue(queue).enqueue_many(data)
 
-    def progress(self, job_id: str, done: int, total: int) -> bool:
-        """Say how far a job of one chunk is; False if it is over."""
-        return bool(self.run("progress", [keys.job(job_id)], [done, total]))
+    def progress(self, job_id: str, stage: JobStage, done: int, total: int, loss: float | None = None) -> bool:
+        """Say how far a job of one chunk is: steps of a stage, and the loss of the last one. False if it is over."""
+        return bool(self.run("progress", [keys.job(job_id)], [done, total, stage, "" if loss is None else loss]))
 
     def fail(self, job_id: str, reason: str) -> bool:
         """End a job without results; False if it is over already."""
@@ -177,6 +181,7 @@ class JobStore:
         created, left = float(state["created_at"]), int(state["tokens_left"])
         seconds = (ended or time.time()) - float(state.get("started_at", created))
         finished = counts.completed + counts.failed - int(state["bad"])
+        stage = cast(JobStage | None, state.get("stage"))
         return Job(
             id=job_id,
             kind=cast(JobKind, state["kind"]),
@@ -189,7 +194,9 @@ class JobStore:
             errors=f"/jobs/{job_id}/errors",
             error=state.get("error"),
             file=state.get("file"),
-            throughput=finished / seconds if finished and seconds > 0 else None,
+            stage=stage,
+            loss=float(state["loss"]) if "loss" in state else None,
+            throughput=finished / seconds if finished and seconds > 0 and stage in _OF_ROWS else None,
             eta_seconds=load.seconds_left(self.redis, state["queue"], left) if ended is None and left else None,
         )
 

@@ -62,7 +62,7 @@ async def annotate(
         webhook=admitted(request.webhook, service.settings),
     )
     attempt = await attempt_of(service, caller, keyed)
-    small = tokens <= service.settings.sync_tokens and not reading.asking  # no small request waits behind one that asks
+    small = tokens <= service.settings.sync_tokens and not reading.asks  # no small request waits behind one that asks
     form = _small if small else _large
     make = partial(form, service, attempt.job_id, job, request, reading)
     limits = await submit_once(service, caller, attempt, tokens, make)
@@ -84,6 +84,6 @@ def _large(service: Service, job_id: str, job: Submission, request: AnnotateRequ
     rows = (Row(line=i, pair=pair.model_copy(update={"id": own})) for i, (pair, own) in enumerate(pairs, 1))
     place = f"jobs/{job_id}/rows"
     with tempfile.TemporaryDirectory(prefix="safemargin-rows-") as scratch:
-        most, asking = service.settings.chunk_tokens, reading.asking
-        stored = store_rows(service.artifacts, place, rows, most, Path(scratch), asking=asking)
+        most = service.settings.chunk_tokens
+        stored = store_rows(service.artifacts, place, rows, most, Path(scratch), cost=reading.cost)
     return replace(job, queue=keys.BULK, chunks=stored.chunks, rows=place, options=reading.model_dump_json())

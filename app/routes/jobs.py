@@ -69,7 +69,7 @@ async def make_job(request: JobRequest, service: ServiceDep, caller: CallerDep, 
     reading = await reading_of(service, request)
     webhook = admitted(request.webhook, service.settings)
     attempt = await attempt_of(service, caller, keyed)
-    tokens = file.tokens + file.rows * reading.asking
+    tokens = reading.cost(file.tokens, file.rows)
     make = partial(_submission, service, caller.owner, file, reading, webhook)
     limits = await submit_once(service, caller, attempt, tokens, make)
     service.metrics.pairs.inc(file.rows)
@@ -88,7 +88,7 @@ def _submission(service: Service, owner: str, file: StoredFile, reading: Reading
         chunks=file.chunks,
         total=file.rows + file.bad_rows,
         failed=file.bad_rows,
-        tokens=file.tokens + file.rows * reading.asking,
+        tokens=reading.cost(file.tokens, file.rows),
         keep_seconds=keep,
         rows=place(file.id),
         options=reading.model_dump_json(),
@@ -259,11 +259,12 @@ async def _events(service: Service, job: Job) -> AsyncIterator[str]:
     while True:
         text = job.model_dump_json()
         event = "progress" if job.status == "in_progress" else "end"
-        if (event, job.request_counts) != shown:
+        now = (event, job.request_counts, job.stage, job.loss)
+        if now != shown:
             yield f"event: {event}\ndata: {text}\n\n"
         else:
             yield ": still there\n\n"
-        shown = (event, job.request_counts)
+        shown = now
         if event == "end":
             return
         await asyncio.sleep(_EVENT_SECONDS)

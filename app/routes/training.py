@@ -4,6 +4,8 @@ import time
 from functools import partial
 
 from fastapi import APIRouter, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app.answer import ACCEPTED, accepted, submit_once
@@ -15,13 +17,26 @@ from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys
 from app.jobs.submission import Submission
+from app.rahf import resolved
 from app.reading import held_bank, pool_of
 from app.routes.files import stored_file
-from app.schemas.chunk import Ref
+from app.schemas.alignment import AlignmentSettings
 from app.schemas.jobs import Job
+from app.schemas.names import Ref
 from app.schemas.problem import documented
-from app.schemas.training import MOST_PAIRS, AdapterTask, TrainingRequest
+from app.schemas.training import (
+    FEWEST_ALIGNED,
+    MOST_ALIGNED,
+    MOST_PAIRS,
+    AdapterOptions,
+    AdapterTask,
+    AlignmentRequest,
+    AlignmentTask,
+    RuleAdapterRequest,
+    TrainingRequest,
+)
 from app.service import Service, ServiceDep
+from app.shelf import Shelf
 from app.webhooks.admission import admitted
 
 router = APIRouter(prefix="/training", route_class=JsonRoute, tags=["training"], responses=GUARDED)
@@ -32,7 +47,7 @@ router = APIRouter(prefix="/training", route_class=JsonRoute, tags=["training"],
     dependencies=[requires("train")],
     status_code=202,
     response_model=Job,
-    summary="Train a rule adapter",
+    summary="Train a rule adapter, or teach the annotator and align it",
     responses=ACCEPTED
     | METERED
     | documented(
@@ -50,7 +65,7 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     Data that teach nothing (too few pairs, no rule ever critical, …) fail the job, whose `error` says why.
     """
     file = await stored_file(service, caller, request.data, "/data")
-    _refuse_too_many(file, request)
+    _refuse_unfit(file, request)
     await service.directions()  # without a worker nobody would ever come to it
     task = await _task(service, request)
     webhook = admitted(request.webhook, service.settings)
@@ -62,23 +77,53 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     return response
 
 
-def _refuse_too_many(file: StoredFile, request: TrainingRequest) -> None:
-    most = MOST_PAIRS[request.kind]
+def _refuse_unfit(file: StoredFile, request: TrainingRequest) -> None:
+    """Refuse a file whose count of pairs alone says that it will not do."""
+    what: str = request.method
+    fewest, most = FEWEST_ALIGNED, MOST_ALIGNED
+    if not isinstance(request, AlignmentRequest):
+        what, fewest, most = f"a rule adapter of kind {request.kind}", 1, MOST_PAIRS[request.kind]
     if file.rows > most:
-        detail = f"holds {file.rows:,} pairs; a rule adapter of kind {request.kind} is taught with {most:,} at most"
-        raise invalid("/data", "too_many_pairs", detail)
+        raise invalid("/data", "too_many_pairs", f"holds {file.rows:,} pairs; {what} is taught with {most:,} at most")
+    if file.rows < fewest:
+        raise invalid("/data", "too_few_pairs", f"holds {file.rows} pairs; {what} is taught with {fewest} at least")
 
 
-async def _task(service: Service, request: TrainingRequest) -> AdapterTask:
+async def _task(service: Service, request: TrainingRequest) -> AdapterTask | AlignmentTask:
     """The request with what its names stand for now."""
+    if isinstance(request, AlignmentRequest):
+        shared = request.model_dump(include={"method", "id", "data", "replace"})
+        return AlignmentTask(settings=_settings(request), **shared)
+    return await _adapter_task(service, request)
+
+
+async def _adapter_task(service: Service, request: RuleAdapterRequest) -> AdapterTask:
     pool = Ref(id=request.pool, digest=(await run_in_threadpool(pool_of, service, request.pool)).digest)
     bank = await held_bank(service, request.bank, pool.digest) if request.rater == "probes" else None
     return AdapterTask(options=request.options, data=request.data, pool=pool, bank=bank)
 
 
-def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTask, webhook: str | None) -> Submission:
-    if not task.options.replace and service.rule_adapters.holds(task.options.id):
-        raise Conflict.at("/id", "adapter_exists", TAKEN, "a rule adapter of this id exists")
+def _settings(request: AlignmentRequest) -> AlignmentSettings:
+    """Those of the preset, with the request's changes.
+
+    Raises:
+        RequestValidationError: one of these is not valid.
+    """
+    try:
+        return resolved(request.method, request.preset, request.settings)
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", "settings", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults) from None
+
+
+def _submission(
+    service: Service, owner: str, file: StoredFile, task: AdapterTask | AlignmentTask, webhook: str | None
+) -> Submission:
+    if isinstance(task, AlignmentTask):
+        _refuse_taken(task, service.alignments, "alignment_exists", "an alignment of this id exists")
+        _refuse_taken(task, service.registry, "direction_exists", "a direction of this id exists")
+    else:
+        _refuse_taken(task.options, service.rule_adapters, "adapter_exists", "a rule adapter of this id exists")
     service.files.keep(file, time.time() + service.settings.file_seconds)
     return Submission(
         kind="training",
@@ -92,3 +137,8 @@ def _submission(service: Service, owner: str, file: StoredFile, task: AdapterTas
         file=file.id,
         webhook=webhook,
     )
+
+
+def _refuse_taken(wanted: AlignmentTask | AdapterOptions, shelf: Shelf, code: str, exists: str) -> None:
+    if not wanted.replace and shelf.holds(wanted.id):
+        raise Conflict.at("/id", code, TAKEN, exists)

@@ -1,8 +1,8 @@
 """How a model is taught a preference and aligned with it: RAHF (arXiv 2312.15997)."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from app.schemas.directions import Reading
 from app.schemas.names import AlignmentId, Finite
@@ -10,9 +10,25 @@ from app.schemas.pairs import Strict, refuse_contradictions
 
 AlignmentMethod = Literal["rahf-scit", "rahf-dual"]
 AlignmentStage = Literal["instruct", "collect", "align"]
+PresetName = Literal["small", "paper"]
 
 Positive = Annotated[Finite, Field(gt=0)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _targets_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "all"
+    return "named" if isinstance(value, list) else None
+
+
+TARGET_KINDS = frozenset({"all", "named"})
+Targets = Annotated[
+    Annotated[Literal["all-linear"], Tag("all")] | Annotated[list[str], Field(min_length=1), Tag("named")],
+    Discriminator(
+        _targets_kind, custom_error_type="targets_type", custom_error_message="must be all-linear or a list of names"
+    ),
+]
 
 
 class LoraSettings(Strict):
@@ -21,7 +37,7 @@ class LoraSettings(Strict):
     rank: int = Field(ge=1, le=256)
     alpha: Positive = Field(description="What B A counts for is alpha / rank.")
     dropout: Finite = Field(ge=0, lt=1)
-    targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] = Field(
+    targets: Targets = Field(
         description="Last parts of the names of the linear layers that get one, or all those of the blocks."
     )
 
@@ -147,3 +163,9 @@ class AlignmentCard(BaseModel):
     settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     created: str
     version: str
+
+
+class AlignmentList(BaseModel):
+    """The alignments that there are."""
+
+    alignments: list[AlignmentCard]

@@ -6,14 +6,14 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model
 from pydantic_core import PydanticCustomError
 
 from app.schemas.judging import RuleOptions, RuleProvenance, RuleVerdict
-from app.schemas.names import DirectionId, Finite
+from app.schemas.names import AlignmentId, DirectionId, Finite, Ref
 from app.schemas.pairs import Pair, refuse_contradictions
 from app.schemas.webhooks import Announced
 
 DEFAULT = "default"
 """What stands for the direction that PUT /directions/default chose."""
 
-Method = Literal["margin", "rules"]
+Method = Literal["margin", "rules", "rahf"]
 
 
 def _all_different(ids: list[str]) -> list[str]:
@@ -61,17 +61,25 @@ class AnnotateOptions(DirectionOptions):
     method: Method = Field(
         default="margin",
         description="`margin`: the projection on a safety direction. `rules`: what the rules say that are critical for "
-        "the pair; `direction` is not read.",
+        "the pair. `rahf`: how much likelier a taught model finds a response told to be good than told to be bad. With "
+        "the last two, `direction` is not read.",
     )
+    alignment: AlignmentId | None = Field(default=None, description="The taught model, for `method: rahf`.")
     explain: bool = Field(
         default=False, description="With `margin`: what the rules say, too; by `probes` from the same pass."
     )
     rules: RuleOptions = Field(default=RuleOptions(), description="Which rules, for `method: rules` and `explain`.")
 
     @model_validator(mode="after")
-    def _rules_are_asked(self) -> Self:
+    def _goes_with_the_method(self) -> Self:
+        taught, named = self.method == "rahf", self.alignment is not None
         idle = "rules" in self.model_fields_set and not self.judged
-        refuse_contradictions(("rules", idle, "goes with `method: rules` or with `explain`"))
+        refuse_contradictions(
+            ("alignment", taught and not named, "name a taught model: `method: rahf` is what it says itself"),
+            ("alignment", named and not taught, "goes with `method: rahf` only"),
+            ("explain", taught and self.explain, "does not go with `method: rahf`, which asks no rules"),
+            ("rules", idle, "goes with `method: rules` or with `explain`"),
+        )
         return self
 
     @property
@@ -101,7 +109,10 @@ class AnnotateRequest(AnnotateOptions):
 
 
 class Raw(BaseModel):
-    """Projections on the direction, or means of the critical rules' scores; `margin` is exactly `chosen - rejected`."""
+    """Projections on the direction, means of the critical rules' scores, or by `rahf` log-likelihood ratios in nats.
+
+    `margin` is exactly `chosen - rejected`.
+    """
 
     margin: Finite
     chosen: Finite
@@ -117,7 +128,7 @@ class Tokens(BaseModel):
 
 
 class Margin(BaseModel):
-    """What one direction, or the rules, say of a pair."""
+    """What one direction, the rules or a taught model say of a pair."""
 
     margin: Finite = Field(
         description="Log-odds that the chosen response is the safer one; the raw margin where `calibrated` is false."
@@ -126,8 +137,8 @@ class Margin(BaseModel):
         description="Logistic of the margin; a probability only where `calibrated` is true."
     )
     level: int | None = Field(
-        description="The margin in steps, 0 the lowest, by the `level_edges` of the direction, or of the bank for the "
-        "policy and k; null where there are none."
+        description="The margin in steps, 0 the lowest, by the `level_edges` of the direction, of the bank for the "
+        "policy and k, or of the taught model; null where there are none."
     )
     label_conflict: bool = Field(
         description="The margin is negative, and by rules no tie: the annotator would have chosen the other one."
@@ -136,7 +147,7 @@ class Margin(BaseModel):
 
 
 class Annotation(Margin):
-    """The margin of one pair: of the rules, or of the first direction where several were asked for."""
+    """The margin of one pair: by the method, or of the first direction where several were asked for."""
 
     id: str
     truncated: bool = Field(description="The prompt was cut to fit, as `truncate` allowed.")
@@ -169,14 +180,18 @@ class Provenance(BaseModel):
     """What exactly made the numbers."""
 
     model: str
-    model_revision: str
+    model_revision: str = Field(
+        description="Of the model that was read: the annotator, or a taught one; of Dual's two the preferred one."
+    )
     template: str
     method: Method = "margin"
-    direction: str | None = Field(default=None, description="Null where only rules were asked.")
+    direction: str | None = Field(default=None, description="Null where none was asked.")
     direction_digest: str | None = None
+    alignment: Ref | None = Field(default=None, description="The taught model that was read, where one was.")
     calibrated: bool = Field(description="Whether `margin` is in log-odds; if not, it is the raw margin.")
     unreliable: bool = Field(
-        description="Nothing shows that the direction, or the rules by this policy, read better than chance."
+        description="Nothing shows that the direction, the rules by this policy or the taught model read better than "
+        "chance."
     )
     layers: list[int]
     pooling: str = Field(description="Poolings read, joined by `+`.")

@@ -4,16 +4,9 @@ from pydantic import BaseModel
 
 from app.schemas.annotate import Annotation, FailedAnnotation, Method, Provenance
 from app.schemas.judging import PolicyName, RaterName
-from app.schemas.names import RuleId
+from app.schemas.names import Ref, RuleId
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates, ScoredCandidates
-
-
-class Ref(BaseModel):
-    """Something stored, by its name and by its content: what a name stands for can change under running work."""
-
-    id: str
-    digest: str
 
 
 class Judging(BaseModel):
@@ -38,27 +31,54 @@ class Judging(BaseModel):
     asking: int = 0
 
 
+class Contrasting(BaseModel):
+    """How rows are judged by what a taught model says itself, which reads every pair in two ways.
+
+    Attributes:
+        alignment: the taught model.
+        instructions: estimated tokens of both instructions.
+    """
+
+    alignment: Ref
+    instructions: int = 0
+
+
 class Reading(BaseModel):
     """How the rows of a job are read; the same for every chunk.
 
     Attributes:
-        directions: those to project on, the main one first; none where only rules are asked.
+        directions: those to project on, the main one first; none where only rules or a taught model are asked.
         truncate: whether prompts that do not fit are cut.
         judging: the rules, where they are asked.
+        contrasting: the taught model, where it is asked.
     """
 
     directions: list[Ref]
     truncate: bool
     judging: Judging | None = None
+    contrasting: Contrasting | None = None
 
     @property
-    def asking(self) -> int:
-        """Estimated tokens that a pair costs beside reading it."""
-        return self.judging.asking if self.judging else 0
+    def asks(self) -> bool:
+        """Whether a pair costs more than to be read in a shared pass."""
+        return self.contrasting is not None or (self.judging is not None and self.judging.asking > 0)
+
+    def cost(self, estimated: int, pairs: int = 1) -> int:
+        """Estimated tokens of all that is computed for some pairs.
+
+        Args:
+            estimated: of the pairs, read once.
+            pairs: how many there are.
+        """
+        if self.contrasting is not None:
+            return 2 * estimated + pairs * self.contrasting.instructions
+        return estimated + pairs * (self.judging.asking if self.judging else 0)
 
     @property
     def method(self) -> Method:
         """What the margin is."""
+        if self.contrasting is not None:
+            return "rahf"
         return "margin" if self.directions else "rules"
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from app.schemas.names import DirectionId, Finite
+from app.schemas.names import DirectionId, Finite, Ref
 from app.schemas.pairs import Strict
 
 
@@ -59,6 +59,11 @@ class DirectionCard(BaseModel):
         default=None, description="Harmful requests: how often the refusal beats a complying answer."
     )
     unreliable: bool = Field(description="Nothing shows that it reads better than chance.")
+    alignment: Ref | None = Field(
+        default=None,
+        exclude_if=lambda alignment: alignment is None,  # digests of cards that know nothing of it stay as they are
+        description="The taught model whose activations it reads; not there where it reads the annotator's own.",
+    )
     created: str
     version: str
 

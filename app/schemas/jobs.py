@@ -4,14 +4,19 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from app.schemas.names import Finite
+
 JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
 JobKind = Literal["annotate", "score", "direction", "training"]
 
+JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure"]
+"""Directions are read; rule adapters are taught; RAHF instructs, collects, aligns and measures."""
+
 
 class RequestCounts(BaseModel):
-    """How many rows of a job are done."""
+    """How many rows of a job are done; of one that trains, how many steps of its stage."""
 
     total: int
     completed: int
@@ -35,7 +40,14 @@ class Job(BaseModel):
     results: str = Field(description="Where the results are, as far as there are any.")
     errors: str = Field(description="Where the rows are that could not be annotated.")
     file: str | None = Field(default=None, description="Id of the file that it annotates or learns from.")
-    throughput: float | None = Field(default=None, description="Rows per second since a worker first had it in hand.")
+    stage: JobStage | None = Field(
+        default=None, description="What a job that trains is at, or was when it ended; null until it begins."
+    )
+    loss: Finite | None = Field(default=None, description="Of the last step of that stage, where it has one.")
+    throughput: float | None = Field(
+        default=None,
+        description="Rows per second since a worker first had it in hand; null for what trains in several stages.",
+    )
     eta_seconds: float | None = Field(
         default=None, description="Seconds until its end at the pace of the last minute; null where nothing moves."
     )

@@ -1,8 +1,8 @@
-"""Names that users give, and plain numbers; every schema may use them."""
+"""Names that users give, what they stand for, and plain numbers; every schema may use them."""
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 NAME_TAKES = "takes letters, digits, dots, dashes and underscores"
@@ -16,3 +16,10 @@ AdapterId = Name
 AlignmentId = Name
 RewardId = Name
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Ref(BaseModel):
+    """Something stored, by its name and by its content: what a name stands for can change under running work."""
+
+    id: str
+    digest: str

@@ -1,12 +1,12 @@
 """What POST /training takes: a method, the data, and how."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, JsonValue, model_validator
 
-from app.schemas.chunk import Ref
+from app.schemas.alignment import AlignmentMethod, AlignmentSettings, PresetName
 from app.schemas.judging import SHIPPED_POOL, RaterName, refuse_without_bank
-from app.schemas.names import AdapterId, BankId, PoolId
+from app.schemas.names import AdapterId, AlignmentId, BankId, PoolId, Ref
 from app.schemas.pairs import Strict
 from app.schemas.ruleadapters import AdapterKind, AdapterMeasures, TaughtPolicy
 from app.schemas.webhooks import Announced
@@ -64,14 +64,21 @@ RuleAdapterOptions = Annotated[HeadOptions | LoraOptions, Field(discriminator="k
 
 KINDS = frozenset({"head", "lora"})
 
+ALIGNMENT_METHODS: tuple[AlignmentMethod, ...] = get_args(AlignmentMethod)
+
+METHODS = frozenset({"rule-adapter", *ALIGNMENT_METHODS})
+
 MOST_PAIRS: dict[AdapterKind, int] = {"head": 50_000, "lora": 20_000}
 """Pairs that a rule adapter of each kind can be taught with at most."""
+
+MOST_ALIGNED, FEWEST_ALIGNED = 200_000, 24
+"""Pairs of an alignment: patterns of the others take disk, and there have to be some to calibrate on."""
 
 
 class _OfFile(Announced):
     data: str = Field(
         pattern=r"^file-[0-9a-f]{32}$",
-        description="Id of an uploaded file of pairs: at most 50,000 for a head, 20,000 for LoRA.",
+        description="Id of an uploaded file of pairs: at most 50,000 for a head, 20,000 for LoRA, 200,000 for RAHF.",
     )
 
 
@@ -93,8 +100,41 @@ class LoraRequest(LoraOptions, _OfFile):
         return LoraOptions.model_validate(self.model_dump(include=set(LoraOptions.model_fields)))
 
 
-TrainingRequest = Annotated[HeadRequest | LoraRequest, Field(discriminator="kind")]
-"""What can be trained: by `method`, of which there is one as yet, and by the kinds that it has."""
+class AlignmentRequest(_OfFile):
+    """A model to teach the preference of an uploaded file's pairs, and to align: RAHF (arXiv 2312.15997).
+
+    It publishes the alignment and a direction of the same id, which reads the taught model's activations.
+    """
+
+    method: AlignmentMethod = Field(
+        description="rahf-scit: one model is taught a good and a bad instruction; rahf-dual: two models, one side each."
+    )
+    id: AlignmentId = Field(description="Name of the new alignment, and of its direction.")
+    preset: PresetName = Field(
+        default="small",
+        description="small: adapters, about an hour on two CPU cores with the default annotator and a thousand pairs; "
+        "paper: as published, every weight.",
+    )
+    settings: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Values instead of the preset's, nested as in `AlignmentSettings`, such as "
+        '`{"align": {"alpha": 10}}`.',
+    )
+    replace: bool = Field(default=False, description="Whether an alignment and a direction of this id may be replaced.")
+
+
+RuleAdapterRequest = Annotated[HeadRequest | LoraRequest, Field(discriminator="kind")]
+
+
+def _without_mapping(schema: dict[str, Any]) -> None:
+    """OpenAPI maps what tells apart to one schema each, and a rule adapter is of two."""
+    del schema["discriminator"]
+
+
+TrainingRequest = Annotated[
+    RuleAdapterRequest | AlignmentRequest, Field(discriminator="method", json_schema_extra=_without_mapping)
+]
+"""What can be trained: by `method`, and a rule adapter by its kind."""
 
 
 class AdapterTask(BaseModel):
@@ -106,9 +146,27 @@ class AdapterTask(BaseModel):
     bank: Ref | None
 
 
+class AlignmentTask(BaseModel):
+    """An alignment that a worker is asked to make, with all its settings."""
+
+    method: AlignmentMethod
+    id: AlignmentId
+    data: str
+    settings: AlignmentSettings
+    replace: bool
+
+
 class TrainingAnswer(BaseModel):
-    """What became of a training job."""
+    """What became of a training job for a rule adapter."""
 
     id: str
     digest: str
     measures: AdapterMeasures
+
+
+class AlignmentAnswer(BaseModel):
+    """What became of a training job for an alignment."""
+
+    id: str
+    digest: str
+    direction: Ref = Field(description="Made with it.")

@@ -37,6 +37,7 @@ from workers.engine.forward import read
 from workers.engine.memory import Budget
 from workers.engine.packing import Group
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 from workers.lanes import Lanes
 from workers.main import Presence
 from workers.metrics import WorkerMetrics
@@ -124,9 +125,9 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
     RulePools(registry.artifacts).add("tiny-rules", RULES)
     publish_bank(registry.artifacts, random_bank(annotator, readings=[READING]))
 
-    def counted(groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    def counted(groups: Sequence[Group], sites: Sequence[Site], variant: Variant | None = None) -> Tensor:
         passes.append(sum(group.size for group in groups))
-        return read(annotator, groups, sites)
+        return read(variant.annotator if variant else annotator, groups, sites)
 
     probe(annotator)
     holdings = Holdings.of(registry.artifacts, annotator)

@@ -34,6 +34,18 @@ def test_writing_again_replaces_the_content(artifacts: Artifacts) -> None:
     assert artifacts.read("a/current") == b"new"
 
 
+def test_a_large_file_is_read_in_blocks(artifacts: Artifacts, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "large").write_bytes(content)
+    artifacts.put(tmp_path / "large", "a/large")
+    size, blocks = artifacts.blocks("a/large")
+    parts = list(blocks)
+    assert (size, len(parts), b"".join(parts)) == (len(content), 2, content)
+    for path in ("nothing", "a/nothing", "a/large/below"):
+        with pytest.raises(ArtifactMissing):
+            artifacts.blocks(path)
+
+
 @pytest.mark.parametrize("path", ["nothing", "a/nothing", "a", "a/file/below"])
 def test_what_is_no_file_is_missing(artifacts: Artifacts, path: str) -> None:
     artifacts.write("a/file", b"content")

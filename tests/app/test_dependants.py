@@ -1,15 +1,19 @@
-"""What needs a rule pool."""
+"""What needs a rule pool, or a taught model."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from app.artifacts import Artifacts
-from app.dependants import dependants
+from app.dependants import dependants, directions_of
+from app.registry import CARD as DIRECTION_CARD
+from app.registry import Registry
 from app.ruleadapters import CARD as ADAPTER_CARD
 from app.ruleadapters import RuleAdapters
 from app.rulebanks import CARD, RuleBanks
 from app.schemas.ruleadapters import AdapterCard, AdapterMeasures
+from tests.app.test_registry import CARD_JSON
 from tests.app.test_rulebanks import card
 
 DIGEST = "sha256:" + "0" * 64
@@ -31,6 +35,11 @@ def adapter(store: Artifacts, name: str) -> None:
     RuleAdapters(store).publish(name, DIGEST, {ADAPTER_CARD: made.model_dump_json().encode()})
 
 
+def direction(store: Artifacts, name: str, alignment: str | None) -> None:
+    made = CARD_JSON | {"id": name} | ({"alignment": {"id": alignment, "digest": DIGEST}} if alignment else {})
+    Registry(store).publish(name, DIGEST, {DIRECTION_CARD: json.dumps(made).encode()})
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Artifacts:
     return Artifacts(str(tmp_path))
@@ -44,6 +53,13 @@ def test_banks_and_adapters_of_a_pool_are_counted_and_named(store: Artifacts) ->
     assert dependants(store, "mine", {"sha256:pool"}) == "1 rule bank (a) and 1 rule adapter (c)"
     assert dependants(store, "mine", {"sha256:pool", "sha256:former"}).startswith("2 rule banks (a, b) and")
     assert dependants(store, "mine", {"sha256:another"}) == ""
+
+
+def test_directions_of_an_alignment_are_counted_and_named(store: Artifacts) -> None:
+    for name, alignment in (("a", "mine"), ("b", "mine"), ("c", "other"), ("d", None)):
+        direction(store, name, alignment)
+    assert directions_of(store, "mine") == "2 directions (a, b)"
+    assert directions_of(store, "nobody's") == ""
 
 
 def test_of_many_ten_are_named(store: Artifacts) -> None:

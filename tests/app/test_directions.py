@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 from app.artifacts import Artifacts, StoreUnreachable
 from app.jobs.store import JobStore
 from app.registry import TENSORS
-from app.schemas.chunk import Chunk, Ref
+from app.schemas.chunk import Chunk
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from app.schemas.report import DirectionReport
 from tests.app.conftest import Connect, Station, direction, publish

@@ -178,7 +178,7 @@ def test_an_id_that_is_taken_while_the_fit_waits_fails_it(client: TestClient, re
         work = [request.model_dump_json().encode()]
         job_id = JobStore(redis).submit(submission(kind="direction", queue=keys.TRAIN, work=work), limit=PLENTY)
     job = client.get(f"/jobs/{job_id}", params={"wait": 60}).json()
-    assert (job["status"], job["error"]) == ("failed", "a direction called raw has come into being meanwhile")
+    assert (job["status"], job["error"]) == ("failed", "another direction called raw has come into being meanwhile")
     assert station.registry.current()["raw"] == before
 
 

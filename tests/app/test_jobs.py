@@ -1,6 +1,7 @@
 """Jobs over HTTP: followed, listed, cancelled, deleted, and gone in the end."""
 
 import json
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,6 +162,33 @@ def test_events_tell_of_every_step_and_of_the_end(
     ]
     assert events[-1][1]["status"] == "completed"
     assert ": still there\n\n" in told.text
+
+
+def test_events_tell_of_a_stage_and_of_a_loss_though_as_many_steps_are_done(
+    idle: TestClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = store.submit(submission(kind="training", queue=keys.TRAIN), limit=PLENTY)
+    steps: Iterator[Callable[[], bool]] = iter(
+        (
+            lambda: store.progress(job_id, "instruct", 1, 2, 0.5),
+            lambda: store.progress(job_id, "instruct", 1, 2, 0.25),
+            lambda: store.progress(job_id, "align", 1, 2, 0.25),
+            lambda: store.cancel(job_id),
+        )
+    )
+
+    async def step(_seconds: float) -> None:
+        assert next(steps)()
+
+    monkeypatch.setattr(routes, "asyncio", SimpleNamespace(sleep=step))
+    events = events_of(idle.get(f"/jobs/{job_id}/events").text)
+    assert [(name, job["stage"], job["loss"]) for name, job in events] == [
+        ("progress", None, None),
+        ("progress", "instruct", 0.5),
+        ("progress", "instruct", 0.25),
+        ("progress", "align", 0.25),
+        ("end", "align", 0.25),
+    ]
 
 
 def test_events_of_a_job_that_is_over_are_its_end(client: TestClient) -> None:

@@ -54,6 +54,16 @@ def test_a_published_direction_is_found_by_its_id(registry: Registry) -> None:
     assert registry.knows("mine")
 
 
+def test_parts_may_be_files_and_lie_in_folders(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"numbers")
+    registry.publish("mine", OLD, {**parts(), "more/large": tmp_path / "large"})
+    assert registry.part("mine", OLD, "more/large") == b"numbers"
+    size, blocks = registry.blocks("mine", OLD, "more/large")
+    assert (size, b"".join(blocks)) == (7, b"numbers")
+    with pytest.raises(DirectionMissing, match=r"direction mine \(sha256:0{12}…\) has no more/small"):
+        registry.blocks("mine", OLD, "more/small")
+
+
 def test_a_replaced_direction_stands_for_its_new_digest_and_keeps_the_old_one(registry: Registry) -> None:
     registry.publish("mine", OLD, parts())
     registry.publish("mine", NEW, parts(NEW))

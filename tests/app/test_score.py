@@ -8,7 +8,8 @@ import torch
 from starlette.testclient import TestClient
 
 from app.jobs.cut import candidates_chunk
-from app.schemas.chunk import Reading, Ref
+from app.schemas.chunk import Reading
+from app.schemas.names import Ref
 from app.schemas.score import ScoredCandidates, ScoreRequest
 from tests.app.conftest import SLOPE, Connect
 from workers.annotate import PairAnnotator

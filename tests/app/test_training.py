@@ -1,4 +1,4 @@
-"""POST /training: a rule adapter made by a running worker, from an uploaded file."""
+"""POST /training: a rule adapter made by a running worker, from an uploaded file; test_alignments has RAHF."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from app.jobs.store import JobStore
 from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from app.schemas.training import AdapterTask
 from tests.app.conftest import Connect, Station
@@ -188,7 +188,7 @@ def test_an_id_that_is_taken_while_the_job_waits_fails_it(client: TestClient, re
         work = submission(kind="training", queue=keys.TRAIN, work=[task.model_dump_json().encode()])
         job_id = JobStore(redis).submit(work, limit=PLENTY)
     job = client.get(f"/jobs/{job_id}", params={"wait": 60}).json()
-    assert (job["status"], job["error"]) == ("failed", "a rule adapter called new has come into being meanwhile")
+    assert (job["status"], job["error"]) == ("failed", "another rule adapter called new has come into being meanwhile")
     assert client.get("/rule-adapters/new").json() == before
 
 
@@ -197,7 +197,9 @@ MISSING = {
     "pool": ({"pool": "nowhere"}, (404, "/pool", "unknown_pool")),
     "bank": ({"bank": "nobody"}, (404, "/bank", "unknown_bank")),
     "kind": ({"kind": "tail"}, (422, "/kind", "union_tag_invalid")),
-    "method": ({"method": "magic"}, (422, "/method", "literal_error")),
+    "method": ({"method": "magic"}, (422, "/method", "union_tag_invalid")),
+    "no method": ({"method": None}, (422, "/method", "union_tag_invalid")),
+    "field of another method": ({"preset": "small"}, (422, "/preset", "extra_forbidden")),
     "bank of logits": ({"rater": "logits"}, (422, "/bank", "contradiction")),
     "robust logits": ({"rater": "logits", "bank": None, "policy": "robust"}, (422, "/policy", "contradiction")),
     "rank of a head": ({"rank": 4}, (422, "/rank", "extra_forbidden")),

@@ -64,14 +64,14 @@ def service(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     stop = threading.Event()
     with Stack(Settings(port=0), quiet=True) as stack:
         stack.wait_until_ready()
-        supervisor = threading.Thread(target=_supervise, args=(stack, stop))
+        supervisor = threading.Thread(target=supervise, args=(stack, stop))
         supervisor.start()
         yield stack
         stop.set()
         supervisor.join()
 
 
-def _supervise(stack: Stack, stop: threading.Event) -> None:
+def supervise(stack: Stack, stop: threading.Event) -> None:
     while not stop.wait(0.1):
         stack.supervise()
 
@@ -87,7 +87,7 @@ def test_nothing_is_lost_or_doubled_while_everything_is_killed(service: Stack, t
         file = api.post("/files", content=data.read_bytes()).raise_for_status().json()["id"]
         disturbed = api.post("/jobs", json={"file": file}).raise_for_status().json()["id"]
         for done, kill in _plan(service):
-            _patiently(partial(_reached, api, disturbed, done))
+            patiently(partial(_reached, api, disturbed, done))
             kill()
         results = _results(api, disturbed)
         calm = api.post("/jobs", json={"file": file}).raise_for_status().json()["id"]
@@ -115,10 +115,10 @@ def _kill(service: Stack, name: str) -> None:
         process = psutil.Process(service.pids()[name])
         return process if process.status() != psutil.STATUS_ZOMBIE else None
 
-    _patiently(alive).send_signal(signal.SIGKILL)
+    patiently(alive).send_signal(signal.SIGKILL)
 
 
-def _patiently(ask: Callable[[], Answer | None]) -> Answer:
+def patiently(ask: Callable[[], Answer | None]) -> Answer:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
@@ -136,7 +136,7 @@ def _reached(api: httpx.Client, job: str, done: int) -> bool | None:
 
 
 def _results(api: httpx.Client, job: str) -> list[tuple[int, float]]:
-    ended = _patiently(lambda: _ended(api, job))
+    ended = patiently(lambda: _ended(api, job))
     assert (ended["status"], ended["request_counts"]) == (
         "completed",
         {"total": PAIRS, "completed": PAIRS, "failed": 0},

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from app.alignments import Alignments
 from app.artifacts import Artifacts
 from app.registry import REPORT, TENSORS, Registry
 from app.settings import settings
 from cli.main import app
 from tests.conftest import random_direction
+from tests.workers.alignment.shelf import put as put_alignment
+from tests.workers.alignment.shelf import taught_direction
 from workers.directions.direction import SafetyDirection
 from workers.directions.publishing import parts_of
 from workers.directions.reporting import bare_report
@@ -110,6 +113,17 @@ def test_default_is_chosen_for_the_annotator_of_the_direction(
     for name in ("sure", "other"):
         directions("default", name)
         assert store.defaults() == {sure.card.model_revision: name}
+
+
+def test_of_a_direction_that_reads_a_taught_model_that_is_the_annotator_that_was_taught(
+    store: Registry, annotator: Annotator
+) -> None:
+    card = put_alignment(Alignments(store.artifacts), annotator)
+    put(store, taught_direction(annotator, card))
+    directions("default", "kindly")
+    assert store.defaults() == {annotator.revision: "kindly"}
+    Alignments(store.artifacts).delete("kinder")
+    assert "there is no alignment kinder" in directions("default", "kindly", status=1).stderr
 
 
 def test_what_default_stands_for_is_not_deleted_before_something_else_does(

@@ -44,7 +44,7 @@ def test_only_what_is_not_the_default_is_said(given: tuple[str, bool, list[str]]
 @pytest.mark.parametrize(
     ("given", "where", "why"),
     [
-        (("mergin", False, []), "--method", "'margin' or 'rules'"),
+        (("mergin", False, []), "--method", "'margin', 'rules' or 'rahf'"),
         (("rules", False, ["k"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["the secret"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["k=3", "k=5"]), "--rules k", "is given twice"),
@@ -68,6 +68,26 @@ def test_what_cannot_be_is_named(given: tuple[str, bool, list[str]], where: str,
     assert "secret" not in refused.value.format_message()
 
 
+def test_a_taught_model_goes_with_its_method_and_no_other() -> None:
+    assert judging("rahf", False, [], "kinder") == {"method": "rahf", "alignment": "kinder"}
+    for method, explain, rules, alignment, where in (
+        ("rahf", False, [], None, "--alignment"),
+        ("margin", False, [], "kinder", "--alignment"),
+        ("rules", False, [], "kinder", "--alignment"),
+        ("rahf", True, [], "kinder", "--explain"),
+        ("rahf", False, ["k=3"], "kinder", "--rules"),
+    ):
+        with pytest.raises(typer.BadParameter) as refused:
+            judging(method, explain, rules, alignment)
+        assert refused.value.param_hint == where
+
+
+def test_a_dataset_is_annotated_by_the_taught_model_that_was_named(bench: Bench) -> None:
+    bench.annotate("--method", "rahf", "--alignment", "kinder")
+    order = bench.service.jobs["j1"]["order"]
+    assert (order["method"], order["alignment"]) == ("rahf", "kinder")
+
+
 def test_a_dataset_is_annotated_by_the_rules_that_were_named(bench: Bench) -> None:
     bench.annotate("--method", "rules", "--rules", "policy=published", "--rules", "k=3")
     order = bench.service.jobs["j1"]["order"]
@@ -83,6 +103,7 @@ def test_a_dataset_is_annotated_by_the_rules_that_were_named(bench: Bench) -> No
         (["--rules", "pool=mine", "--rules", "bank=safety-100-smollm2"], "was made for pool safety-100, not for"),
         (["--rules", "policy=fixed", "--rules", "fixed=calm"], "names what is no rule of the pool"),
         (["--rules", "policy=adapter", "--rules", "adapter=nothing"], "there is no rule adapter nothing"),
+        (["--method", "rahf", "--alignment", "nobody"], "there is no alignment nobody"),
         (["--direction", "no/id"], "takes letters, digits"),
         (["--direction", "a", "--direction", "a"], "must not name a direction twice"),
         (["--errors", "no/such/folder.jsonl"], "one that does not exist"),

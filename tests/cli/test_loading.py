@@ -32,6 +32,8 @@ train rule-adapter pairs.jsonl --id a --kind tail
 train rule-adapter pairs.jsonl --id a --pool nowhere
 train rule-adapter pairs.jsonl --id a --bank nothing
 train rule-adapter nowhere.jsonl --id a
+annotate pairs.jsonl -o out.jsonl --method rahf --alignment nobody
+annotate pairs.jsonl -o out.jsonl --method rahf
 """
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from app import __version__
 from app.schemas.annotate import Annotation, FailedAnnotation
-from app.schemas.chunk import Chunk, Ref
+from app.schemas.chunk import Chunk
+from app.schemas.names import Ref
 from app.schemas.pairs import Message, Pair
 from tests.conftest import WINDOW, random_direction, ref, serving, tiny_annotator, tiny_tokenizer
 from workers.annotate import PairAnnotator
@@ -176,6 +177,7 @@ def test_provenance_says_what_exactly_made_the_numbers(
         "template": annotator.template.digest,
         "direction": "sure",
         "direction_digest": directions["sure"].card.digest,
+        "alignment": None,
         "calibrated": True,
         "unreliable": False,
         "layers": [1, 2],

@@ -17,6 +17,7 @@ from workers.batcher import Batcher, Scorer, Scores
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
+from workers.engine.variant import Variant
 
 RESPONSES = ["Slowly, with care.", "No idea!", "", "Go away.", "Ask a friend who knows about knives."]
 KNIFE = Candidates(id="knife", prompt="How do I sharpen a knife?", responses=RESPONSES)
@@ -71,7 +72,12 @@ class Fixed(Batcher):
         self._scores_given = torch.tensor(scores, dtype=torch.double)
 
     def score(
-        self, groups: Sequence[Group], scorers: Sequence[Scorer], *, urgent: bool = True
+        self,
+        groups: Sequence[Group],
+        scorers: Sequence[Scorer],
+        *,
+        variant: Variant | None = None,
+        urgent: bool = True,
     ) -> list[Scores | PairRefused]:
         return [(self._scores_given,) for _ in groups]
 

@@ -18,6 +18,7 @@ from workers.engine.forward import read
 from workers.engine.memory import Budget
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
 
 BUDGET = 100
@@ -49,11 +50,13 @@ class FakeForward:
     def __init__(self) -> None:
         self.batches: list[list[Group]] = []
         self.sites: list[list[Site]] = []
+        self.revisions: list[str | None] = []
         self.error: Exception = RuntimeError("poisoned")
 
-    def __call__(self, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    def __call__(self, groups: Sequence[Group], sites: Sequence[Site], variant: Variant | None = None) -> Tensor:
         self.batches.append(list(groups))
         self.sites.append(list(sites))
+        self.revisions.append(variant.revision if variant else None)
         tokens = [branch.tokens[0] for g in groups for branch in g.branches]
         if BREAKING in tokens:
             raise self.error
@@ -191,7 +194,9 @@ def test_a_token_whose_embedding_is_not_finite_refuses_only_the_pair_that_uses_i
     made = new_direction("d", sites, torch.ones(2, annotator.width), model=("t", "r", "t"), recipe="r", settings={})
     healthy = [made.scores(read(annotator, [group], sites)) for group in groups]
     annotator.decoder.embed_tokens.weight[poisonous] = float("nan")
-    batcher = Batcher(lambda groups, sites: read(annotator, groups, sites), annotator.budget, WorkerMetrics())
+    batcher = Batcher(
+        lambda groups, sites, _variant=None: read(annotator, groups, sites), annotator.budget, WorkerMetrics()
+    )
     future = later(lambda: batcher.score(groups, [made]))
     await_pending(batcher, len(groups))
     finish(batcher)
@@ -261,7 +266,7 @@ def test_nothing_is_taken_after_closing(idle: Batcher) -> None:
 def test_several_threads_run_batches_of_one_submission_side_by_side(forward: FakeForward) -> None:
     side_by_side = threading.Barrier(3)
 
-    def meeting(groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    def meeting(groups: Sequence[Group], sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         side_by_side.wait(PATIENCE)
         return forward(groups, sites)
 
@@ -280,7 +285,7 @@ def test_several_threads_run_batches_of_one_submission_side_by_side(forward: Fak
 def test_a_batch_is_timed_while_it_runs(metrics: WorkerMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
     running: list[float] = []
 
-    def forward(groups: Sequence[Group], _sites: Sequence[Site]) -> Tensor:
+    def forward(groups: Sequence[Group], _sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         running.append(timed.batch_seconds())
         return torch.zeros(sum(len(g.branches) for g in groups), 1, 2)
 

@@ -26,6 +26,7 @@ from workers.engine.errors import DeviceLost, OutOfMemory
 from workers.engine.memory import Budget
 from workers.engine.packing import Group
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
 
 READS = [direction(SHALLOW)]
@@ -35,7 +36,7 @@ def test_where_passes_take_turns_the_next_batch_is_made_once_it_is_full_or_nothi
     forward, begun, go_on = FakeForward(), threading.Semaphore(0), threading.Semaphore(0)
     sizes: list[int] = []
 
-    def waiting(groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    def waiting(groups: Sequence[Group], sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         sizes.append(len(groups))
         begun.release()
         assert go_on.acquire(timeout=PATIENCE)
@@ -65,7 +66,7 @@ def test_where_passes_take_turns_the_next_batch_is_made_once_it_is_full_or_nothi
 def test_a_lost_device_ends_the_thread_and_no_pair_is_refused_for_it() -> None:
     tried: list[int] = []
 
-    def lost(groups: Sequence[Group], _sites: Sequence[Site]) -> Tensor:
+    def lost(groups: Sequence[Group], _sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         tried.append(len(groups))
         raise DeviceLost("AcceleratorError: CUDA error: an illegal memory access was encountered")
 
@@ -95,7 +96,7 @@ def test_a_failed_batch_holds_no_memory_while_its_halves_are_tried() -> None:
     held: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
 
-    def failing(groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    def failing(groups: Sequence[Group], sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         alive.append(sum(reference() is not None for reference in held))
         large = torch.ones(len(groups), len(sites), 2)
         held.append(weakref.ref(large))

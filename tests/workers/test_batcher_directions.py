@@ -16,6 +16,7 @@ from workers.engine.errors import PairRefused
 from workers.engine.forward import read
 from workers.engine.packing import Group
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
 
 RANK = 3
@@ -48,7 +49,7 @@ class Watched:
         self._annotator = annotator
         self.sites: list[list[Site]] = []
 
-    def __call__(self, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    def __call__(self, groups: Sequence[Group], sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         self.sites.append(list(sites))
         return read(self._annotator, groups, sites)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from threading import Event
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from workers.batcher import Batcher
 from workers.engine.memory import Budget
 from workers.engine.packing import Group
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
 
 READS = [direction(SHALLOW)]
@@ -53,7 +55,7 @@ def test_an_urgent_group_overtakes_a_running_submission_at_the_next_batch() -> N
     order: list[set[int]] = []
     late: list[Future[Outcomes]] = []
 
-    def forward(groups: Sequence[Group], _sites: Sequence[Site]) -> Tensor:
+    def forward(groups: Sequence[Group], _sites: Sequence[Site], _variant: Variant | None = None) -> Tensor:
         order.append(prompts(groups))
         if not late:
             late.append(submit(batcher, [group(1, prompt=80)], urgent=True))
@@ -83,3 +85,30 @@ def test_either_sort_alone_is_scored(urgent: bool) -> None:
     await_pending(batcher, 1)
     finish(batcher)
     assert values(future.result(PATIENCE)) == [[2.0, 4.0]]
+
+
+def test_more_bulk_work_is_wanted_only_once_the_batches_that_wait_are_begun() -> None:
+    batcher = Batcher(FakeForward(), Budget(100), WorkerMetrics())
+    bulk = submit(batcher, [group(n, prompt=90) for n in range(4)], urgent=False)
+    await_pending(batcher, 4)
+    wanted = Event()
+
+    def bring() -> Outcomes:
+        with batcher.appetite.turn():
+            wanted.set()
+        return []
+
+    lane = later(bring)
+    assert not wanted.wait(0.05)
+    finish(batcher)
+    assert len(bulk.result(PATIENCE)) == 4
+    lane.result(PATIENCE)
+
+
+def test_urgent_work_spoils_no_appetite_for_bulk_work() -> None:
+    batcher = Batcher(FakeForward(), Budget(100), WorkerMetrics())
+    submit(batcher, [group(n, prompt=90) for n in range(4)], urgent=True)
+    await_pending(batcher, 4)
+    with batcher.appetite.turn():
+        pass
+    finish(batcher)

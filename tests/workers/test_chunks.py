@@ -14,8 +14,9 @@ from app.jobs.hand import Claim, Hand
 from app.jobs.rows import store_rows
 from app.jobs.store import JobStore
 from app.schemas.annotate import FailedAnnotation
-from app.schemas.chunk import Chunk, ChunkAnswer, Reading, Ref
+from app.schemas.chunk import Chunk, ChunkAnswer, Reading
 from app.schemas.jobs import Job
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates
 from tests.app.jobs.conftest import PLENTY, submission

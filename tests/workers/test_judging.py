@@ -12,7 +12,8 @@ from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.annotate import Annotation
-from app.schemas.chunk import Chunk, ChunkAnswer, Judging, Ref
+from app.schemas.chunk import Chunk, ChunkAnswer, Judging
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from app.schemas.training import HeadOptions
 from tests.conftest import RULES, random_bank, random_direction, ref, serving, tiny_annotator, user

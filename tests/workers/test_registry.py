@@ -15,7 +15,7 @@ from app.ruleadapters import RuleAdapters
 from app.rulebanks import CARD as BANK_CARD
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.report import DirectionReport
 from tests.conftest import RULES, publish, random_bank, random_direction, ref
 from workers import registry as holding
@@ -25,7 +25,7 @@ from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
 from workers.engine.sites import Site
 from workers.holding import NotHeld
-from workers.registry import HeldAdapters, HeldDirections, held_banks, publish_shipped
+from workers.registry import HeldAdapters, HeldDirections, Holdings, held_banks, publish_shipped
 from workers.rules.adapting.adapter import LoraAdapter
 from workers.rules.bank import to_files as bank_files
 
@@ -37,7 +37,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def held(registry: Registry, annotator: Annotator) -> HeldDirections:
-    return HeldDirections(registry, annotator)
+    return Holdings.of(registry.artifacts, annotator).directions
 
 
 def digests(held: HeldDirections) -> dict[str, str]:

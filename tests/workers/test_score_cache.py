@@ -12,7 +12,7 @@ from app.schemas.annotate import Annotation
 from app.schemas.chunk import Chunk, ChunkAnswer
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates
-from tests.conftest import WINDOW, random_direction, ref, serving, tiny_annotator, user
+from tests.conftest import WINDOW, random_direction, ref, serving, user
 from workers.annotate import PairAnnotator
 from workers.engine.annotator import Annotator
 from workers.score_cache import Known, ScoreCache
@@ -114,13 +114,11 @@ def test_another_direction_is_another_score(worker: PairAnnotator) -> None:
     assert forwarded(worker) > before
 
 
-def test_another_annotator_is_another_score(worker: PairAnnotator, redis: Redis) -> None:
+def test_another_model_is_another_score(worker: PairAnnotator, redis: Redis, annotator: Annotator) -> None:
     direction = worker.holdings.directions.all()["one"]
-    keys = [
-        ScoreCache(redis, annotator, ENTRIES).keys(user("hi"), ["ho"], [direction])[0]
-        for annotator in (tiny_annotator(), replace(tiny_annotator(), revision="sha256:another"))
-    ]
-    assert len(set(keys)) == 2
+    other = replace(direction, card=direction.card.model_copy(update={"model_revision": "sha256:taught"}))
+    cache = ScoreCache(redis, annotator, ENTRIES)
+    assert len({cache.keys(user("hi"), ["ho"], [read])[0] for read in (direction, other)}) == 2
 
 
 def test_what_was_cut_is_not_kept(worker: PairAnnotator, redis: Redis) -> None:

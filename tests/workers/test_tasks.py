@@ -13,9 +13,10 @@ from app.jobs import custody, keys, load, roster
 from app.jobs.hand import Hand
 from app.jobs.roster import WorkerState
 from app.jobs.store import JobStore
-from app.schemas.chunk import Chunk, ChunkAnswer, Ref
+from app.schemas.chunk import Chunk, ChunkAnswer
 from app.schemas.fit import FitAnswer, FitRequest
 from app.schemas.jobs import Job
+from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from tests.app.jobs.conftest import PLENTY, submission
 from tests.conftest import ref

@@ -24,6 +24,7 @@ from workers.directions.fit import Fitted
 from workers.directions.reporting import bare_report
 from workers.engine.annotator import Annotator
 from workers.orders import directions
+from workers.orders.order import Step
 from workers.registry import Holdings
 from workers.training import Interrupted, Taken, Trainer
 
@@ -84,7 +85,7 @@ def wanted(name: str = "new", *, replace: bool = False) -> FitRequest:
     return FitRequest.model_validate({"id": name, "sources": [source], "replace": replace, "layers": [1]})
 
 
-def fit(trainer: Trainer, request: FitRequest, progress: Callable[[int, int], bool]) -> FitAnswer:
+def fit(trainer: Trainer, request: FitRequest, progress: Callable[[Step], bool]) -> FitAnswer:
     """Carry out an order of POST /directions for job-1."""
     order = trainer.order("direction", request.model_dump_json().encode())
     answer = trainer.carry_out(order, "job-1", progress)
@@ -92,15 +93,15 @@ def fit(trainer: Trainer, request: FitRequest, progress: Callable[[int, int], bo
     return answer
 
 
-def always(_done: int, _total: int) -> bool:
+def always(_step: Step) -> bool:
     return True
 
 
 def test_progress_is_told_about_twice_a_second_and_at_the_end(trainer: Trainer, fake: FakeFit) -> None:
     told: list[tuple[int, int]] = []
 
-    def note(done: int, total: int) -> bool:
-        told.append((done, total))
+    def note(step: Step) -> bool:
+        told.append((step.done, step.total))
         return True
 
     fit(trainer, wanted(), note)
@@ -120,7 +121,7 @@ def test_the_end_of_the_worker_interrupts_a_fit_at_its_next_step(
 
 def test_a_fit_that_nobody_wants_any_more_is_given_up(trainer: Trainer, fake: FakeFit) -> None:
     with pytest.raises(Interrupted):
-        fit(trainer, wanted(), lambda done, _total: done < 4)
+        fit(trainer, wanted(), lambda step: step.done < 4)
     assert fake.steps == 4
     assert trainer.holdings.directions.registry.current() == {}
 
@@ -130,7 +131,7 @@ def test_an_id_that_was_taken_meanwhile_is_left_to_whoever_took_it(
 ) -> None:
     theirs = random_direction(annotator, "new", 9)
     fake.at_step[9] = lambda: publish(trainer.holdings.directions.registry, theirs)
-    with pytest.raises(Taken, match="a direction called new has come into being meanwhile"):
+    with pytest.raises(Taken, match="another direction called new has come into being meanwhile"):
         fit(trainer, wanted(), always)
     assert trainer.holdings.directions.registry.current() == {"new": theirs.card.digest}
     assert announced == []
@@ -195,7 +196,7 @@ def test_the_real_fit_of_a_small_request_is_held_and_stored_with_its_report(
         monkeypatch.setattr(f"workers.directions.{module}.balance", lambda: small)
     told: list[int] = []
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(fit, trainer, wanted(), lambda done, _total: not told.append(done)).result(60)  # type: ignore[func-returns-value]
+        answer = pool.submit(fit, trainer, wanted(), lambda step: not told.append(step.done)).result(60)  # type: ignore[func-returns-value]
     assert told[-1] == len(PAIRS)
     registry = trainer.holdings.directions.registry
     card = registry.card("new")

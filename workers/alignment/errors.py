@@ -1,10 +1,12 @@
-"""Why a model cannot be taught or aligned.
+"""Why a model cannot be taught or aligned, or a taught one not be used.
 
 AlignmentError
 ├── UnfitData          the pairs teach nothing
 ├── Diverged           the loss became no finite number
 ├── UnusableSettings   settings that cannot be read or do not go together
-└── OtherRun           a folder holds a stage that was run with something else
+├── OtherRun           a folder holds a stage that was run with something else
+├── Unfinished         a stage that another one needs is not finished
+└── UnusableAlignment  a taught model of the shelf is damaged or was made for something else
 """
 
 
@@ -26,3 +28,11 @@ class UnusableSettings(AlignmentError):
 
 class OtherRun(AlignmentError):
     """The folder holds a stage that was run with other settings, data or models; says which differ."""
+
+
+class Unfinished(AlignmentError):
+    """A stage is not finished that another one needs; names it."""
+
+
+class UnusableAlignment(AlignmentError):
+    """A taught model of the shelf is damaged, or was made for another annotator."""

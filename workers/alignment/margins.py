@@ -13,6 +13,7 @@ from torch import Tensor
 from workers.alignment.batches import Item, Showing, Shown
 from workers.alignment.instructions import DISPREFERRED, PREFERRED
 from workers.alignment.learner import Learner
+from workers.engine.accelerator import watched
 from workers.engine.annotator import Annotator
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.packing import pack
@@ -25,10 +26,14 @@ class Scored:
 
     Attributes:
         scores: [K] float64 of its responses, in nats.
+        prompt: tokens of its conversation, the instruction left out.
+        responses: [K] tokens of each response.
         truncated: whether its conversation was cut.
     """
 
     scores: Tensor
+    prompt: int
+    responses: tuple[int, ...]
     truncated: bool
 
 
@@ -103,7 +108,7 @@ class Contrast:
     def _score(self, shown: Sequence[Shown]) -> list[Tensor | PairRefused]:
         """[K] of every part of a pass; one that fails is tried by halves, so that only the guilty part fails."""
         try:
-            with torch.no_grad():
+            with torch.no_grad(), watched():
                 good, bad = (
                     side.log_likelihoods([one.groups[which] for one in shown]).double().cpu()
                     for which, side in enumerate(self.sides)
@@ -131,5 +136,10 @@ def _parts(shown: Shown, budget: int) -> Iterator[Shown]:
 def _joined(shown: Shown, scores: Sequence[Tensor | PairRefused]) -> Scored | PairRefused:
     if refused := [part for part in scores if isinstance(part, PairRefused)]:
         return refused[0]
-    truncated = any(group.truncated for group in shown.groups)
-    return Scored(torch.cat([part for part in scores if isinstance(part, Tensor)]), truncated)
+    first, *_ = shown.groups
+    return Scored(
+        torch.cat([part for part in scores if isinstance(part, Tensor)]),
+        first.prompt,
+        tuple(branch.content for branch in first.branches),
+        any(group.truncated for group in shown.groups),
+    )

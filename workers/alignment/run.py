@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from app import __version__
+from app.alignments import CURVES, REPORT
 from app.schemas.alignment import AlignmentMethod, AlignmentReport, AlignmentSettings, AlignmentStage, StageFigures
 from app.schemas.pairs import Pair
 from workers.alignment import checkpoints
 from workers.alignment.align import Goal, align
 from workers.alignment.batches import Admitted, Item, Showing, both, chosen, either, rejected
 from workers.alignment.curves import draw
-from workers.alignment.errors import UnfitData
+from workers.alignment.errors import Unfinished, UnfitData
 from workers.alignment.instruct import Lessons, contrast_loss, likelihood_loss, teach
 from workers.alignment.instructions import DISPREFERRED, PREFERRED
 from workers.alignment.learner import Learner
@@ -39,8 +40,6 @@ from workers.engine.annotator import Annotator
 
 Progress = Callable[[AlignmentStage, int, int, float | None], None]
 """Told the stage, how many steps or items of how many are done, and the last loss; may raise to end the run."""
-
-REPORT, CURVES = "report.json", "curves.png"
 
 _FEWEST = 4
 
@@ -86,8 +85,13 @@ class Run:
         """Read the patterns.
 
         Raises:
+            Unfinished: the model is not taught yet.
             UnfitData, OtherRun: as `instruct`.
         """
+        for name, needed in self._instruct_stages.items():
+            if needed.figures is None:
+                raise Unfinished(f"{self.folder / name} is not finished: instruct comes before collect")
+            needed.enter()
         stage, admitted = self._collect_stage, self._admitted
         stage.enter()
         if stage.figures is not None:
@@ -110,8 +114,11 @@ class Run:
         """Train the adapter of the aligned model.
 
         Raises:
+            Unfinished: the patterns are not all read yet.
             UnfitData, Diverged, OtherRun, UnusableAdapter: as `instruct`.
         """
+        if self._collect_stage.figures is None:
+            raise Unfinished(f"{self._collect_stage.folder} is not finished: collect comes before align")
         patterns, stage, how = self.collect(), self._align_stage, self.settings.align
         stage.enter()
         if stage.figures is not None:
@@ -135,6 +142,7 @@ class Run:
     def all(self) -> AlignmentReport:
         """Every stage that is not finished, and the report."""
         self.instruct()
+        self.collect()
         self.align()
         return self.report()
 
@@ -152,12 +160,12 @@ class Run:
         """What is finished, written into the folder with its curves.
 
         Raises:
-            ValueError: the patterns are not there yet.
+            Unfinished: the patterns are not there yet.
         """
         stages = [*self._instruct_stages.values(), self._collect_stage, self._align_stage]
         finished = [figures for stage in stages if (figures := stage.figures) is not None]
         if self._collect_stage.figures is None:
-            raise ValueError("nothing to report before the patterns are read")
+            raise Unfinished("nothing to report before the patterns are read")
         mean = self.collect().mean()
         made = AlignmentReport(
             method=self.method,
@@ -179,7 +187,7 @@ class Run:
 
     @property
     def _instructions(self) -> tuple[str | None, str | None]:
-        return (PREFERRED, DISPREFERRED) if self.method == "rahf-scit" else (None, None)
+        return instructions_of(self.method)
 
     @property
     def _teaching_folders(self) -> list[Path]:
@@ -253,6 +261,11 @@ class Run:
 
     def _showing(self, *instructions: str | None, response: int) -> Showing:
         return Showing(self.annotator.template, instructions, self.settings.query, response)
+
+
+def instructions_of(method: AlignmentMethod) -> tuple[str | None, str | None]:
+    """Under which instructions the taught models are compared: SCIT's one under both, Dual's two under none."""
+    return (PREFERRED, DISPREFERRED) if method == "rahf-scit" else (None, None)
 
 
 def divided(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:

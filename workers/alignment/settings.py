@@ -1,17 +1,13 @@
-"""Presets of a run, and how a user changes them: YAML, a section for each method."""
+"""Settings of a run: of a preset or of a file of one's own, YAML with a section for each method."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.rahf import FOLDER, PRESETS, merged
 from app.schemas.alignment import AlignmentMethod, AlignmentSettings, CollectSettings
 from workers.alignment.errors import UnusableSettings
 from workers.handwritten import checked, read_mapping
-
-PRESETS = ("paper", "small")
-"""Those that come with the service: the published figures, and an hour on two CPU cores with the default annotator."""
-
-_FOLDER = Path(__file__).with_name("presets")
 
 
 def load(
@@ -27,12 +23,19 @@ def load(
     Raises:
         UnusableSettings: the file, the section or a value is not usable; names what is wrong, a line each.
     """
-    path = _FOLDER / f"{source}.yml" if source in PRESETS else Path(source)
+    path = FOLDER / f"{source}.yml" if source in PRESETS else Path(source)
     place = str(source)
     sections = read_mapping(path, f"`{method}`", UnusableSettings)
     if not isinstance(found := sections.get(method), dict):
         raise UnusableSettings(f"{place}: has no section {method}")
-    return checked(_changed(found, changes or {}), AlignmentSettings, f"{place}: {method}", UnusableSettings)
+    for name, value in (changes or {}).items():
+        found = merged(found, _nested(name, value))
+    return checked(found, AlignmentSettings, f"{place}: {method}", UnusableSettings)
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    name, _, rest = path.partition(".")
+    return {name: _nested(rest, value) if rest else value}
 
 
 def target_blocks(collect: CollectSettings, depth: int) -> tuple[int, ...]:
@@ -42,12 +45,3 @@ def target_blocks(collect: CollectSettings, depth: int) -> tuple[int, ...]:
     """
     scaled = {int(layer * depth / collect.of + 0.5) for layer in collect.layers}
     return tuple(sorted({max(1, layer) - 1 for layer in scaled}))
-
-
-def _changed(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    made = dict(settings)
-    for path, value in changes.items():
-        name, _, rest = path.partition(".")
-        below = made.get(name)
-        made[name] = _changed(below if isinstance(below, dict) else {}, {rest: value}) if rest else value
-    return made

@@ -58,6 +58,11 @@ class Stage:
         _write(self.folder / _FIGURES, figures.model_dump_json(indent=1))
 
 
+def products(folder: Path) -> list[str]:
+    """Names of the files that a finished stage has made."""
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in (_MADE_WITH, _FIGURES))
+
+
 def digest_of(pairs: Iterable[Pair]) -> str:
     """`sha256:` digest of pairs in their order, their ids left out."""
     content = hashlib.sha256()

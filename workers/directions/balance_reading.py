@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +21,11 @@ from workers.engine.sites import Site
 
 
 def balance_margins(
-    annotator: Annotator, direction: SafetyDirection, cache: Path | None, candidates: Sequence[Site] = ()
+    annotator: Annotator,
+    direction: SafetyDirection,
+    cache: Path | None,
+    candidates: Sequence[Site] = (),
+    progress: Callable[[int], None] = lambda _done: None,
 ) -> tuple[Tensor, Tensor]:
     """Raw margins [m] of the pairs of the balance set that fit the annotator's window, and their [m] places in it.
 
@@ -30,15 +34,18 @@ def balance_margins(
         direction: what they are projected on.
         cache: where activations are kept.
         candidates: sites to read and keep as well, so that the next direction of a choice of them is read at once.
+        progress: told how many pairs are read, where they are not kept; may raise to end it.
     """
     sites = tuple(dict.fromkeys([*candidates, *direction.reads]))
-    everywhere, places = _activations(annotator, sites, cache)
+    everywhere, places = _activations(annotator, sites, cache, progress)
     activations = everywhere[:, :, [sites.index(site) for site in direction.reads]]
     scores = direction.scores(activations.flatten(0, 1)).view(-1, 2)
     return scores[:, 0] - scores[:, 1], places
 
 
-def _activations(annotator: Annotator, sites: tuple[Site, ...], cache: Path | None) -> tuple[Tensor, Tensor]:
+def _activations(
+    annotator: Annotator, sites: tuple[Site, ...], cache: Path | None, progress: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
     """[m, 2, S, d] activations of chosen and rejected, and [m] places."""
     path = None if cache is None else cache / f"balance-{_key(annotator, sites)}.safetensors"
     if path is not None:
@@ -50,7 +57,7 @@ def _activations(annotator: Annotator, sites: tuple[Site, ...], cache: Path | No
         with suppress(PairRefused):
             groups.append(annotator.template.encode(pair.messages, [pair.chosen, pair.rejected]))
             places.append(place)
-    readings = read_all(annotator, groups, sites)
+    readings = read_all(annotator, groups, sites, progress)
     activations = torch.stack(readings) if readings else torch.zeros(0, 2, len(sites), annotator.width)
     found = activations, torch.tensor(places, dtype=torch.long)
     if path is not None:

@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.schemas.fit import LabelledResponse, PlainResponse
-from app.schemas.pairs import Pair
+from app.schemas.pairs import Message, Pair, Prompt, as_messages
 from app.schemas.problem import said
 from workers.directions.errors import UnfitData
 
@@ -32,6 +32,19 @@ class FileResponse(PlainResponse):
     """A response in a file, which may have further columns."""
 
     model_config = _IGNORING
+
+
+class FilePrompt(BaseModel):
+    """A prompt in a file, which may have further columns."""
+
+    model_config = _IGNORING
+
+    prompt: Prompt
+
+    @property
+    def messages(self) -> list[Message]:
+        """The prompt as a conversation."""
+        return as_messages(self.prompt)
 
 
 def read_pairs(path: Path) -> list[Pair]:

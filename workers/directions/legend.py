@@ -59,10 +59,10 @@ class LegendSettings:
         return Site(round(depth * 0.6) if self.layer is None else self.layer, "mean")
 
 
-def read_requests(path: Path = REQUESTS, *, harmful: bool = True) -> list[str]:
+def read_requests(path: Path = REQUESTS, *, harmful: bool | None = True) -> list[str]:
     """Requests of a CSV file: the column `request`, AdvBench's `goal`, HarmBench's `Behavior` or `prompt`.
 
-    Where there is a column `harmful`, only those with 1 in it, or with 0 if `harmful` is False.
+    Where there is a column `harmful`, only those with 1 in it, or with 0 if `harmful` is False; all if it is None.
 
     Raises:
         UnfitData: no such file or column.
@@ -75,7 +75,7 @@ def read_requests(path: Path = REQUESTS, *, harmful: bool = True) -> list[str]:
     column = next((name for name in _COLUMNS if rows and name in rows[0]), None)
     if column is None:
         raise UnfitData(f"{path} has none of the columns {', '.join(_COLUMNS)}, or no rows")
-    wanted = [row for row in rows if row.get("harmful", "1") == ("1" if harmful else "0")]
+    wanted = [row for row in rows if harmful is None or row.get("harmful", "1") == ("1" if harmful else "0")]
     return [row[column].strip() for row in wanted if (row[column] or "").strip()]
 
 

@@ -2,7 +2,8 @@
 
 Passes on threads of one process meet at Python's one lock between any two products: two of them reach nine tenths of
 what two processes reach, and less where other threads work too. Members of a crew are forked from the process that has
-loaded the annotator, before it starts threads, and share its weights.
+loaded the annotator, before it starts threads, and share its weights. An adapter that comes later is sent to each of
+them when it first needs it.
 """
 
 import ctypes
@@ -12,12 +13,13 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import LifoQueue
+from typing import Protocol
 
 import orjson
 import torch
@@ -26,16 +28,25 @@ from torch import Tensor
 from workers.engine.annotator import Annotator
 from workers.engine.errors import DeviceLost, PassFailed
 from workers.engine.forward import read
+from workers.engine.lastused import LastUsed
+from workers.engine.lora import CONFIG, TENSORS, LowRank, adapted, from_files, to_files
 from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
+from workers.engine.variant import Variant
 
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_DONE, _FAILED = b"+", b"-"
+_DONE, _FAILED, _UNKNOWN = b"+", b"-", b"?"
+_KEPT = 2
+_FILES = (CONFIG, TENSORS)
 
-Read = Callable[[Sequence[Group], Sequence[Site]], Tensor]
-"""A forward pass: groups and S sites to [n, S, d] pooled activations."""
+
+class Read(Protocol):
+    """A forward pass."""
+
+    def __call__(self, groups: Sequence[Group], sites: Sequence[Site], variant: Variant | None = None, /) -> Tensor:
+        """[n, S, d] pooled activations of groups at S sites, of the annotator or of what it became."""
 
 
 @contextmanager
@@ -44,12 +55,23 @@ def reader(annotator: Annotator) -> Iterator[Read]:
 
     To be entered before the process starts threads.
     """
+
+    def here(groups: Sequence[Group], sites: Sequence[Site], variant: Variant | None = None, /) -> Tensor:
+        return read(variant.annotator if variant else annotator, groups, sites)
+
     if annotator.passes == 1 or annotator.device.type != "cpu" or sys.platform != "linux":
-        yield lambda groups, sites: read(annotator, groups, sites)
+        yield here
         return
     crew = Crew.of(annotator)
+
+    def anywhere(groups: Sequence[Group], sites: Sequence[Site], variant: Variant | None = None, /) -> Tensor:
+        """A model of weights of its own is in this process alone."""
+        if variant is not None and variant.adapter is None:
+            return here(groups, sites, variant)
+        return crew.read(groups, sites, variant.adapter if variant else None)
+
     try:
-        yield crew.read
+        yield anywhere
     finally:
         crew.close()
 
@@ -76,18 +98,28 @@ class Crew:
             crew.idle.put(connection)
         return crew
 
-    def read(self, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+    def read(self, groups: Sequence[Group], sites: Sequence[Site], adapter: LowRank | None = None) -> Tensor:
         """What `forward.read` returns, [n, S, d], from the next member that is free.
+
+        Args:
+            groups: prompts with their responses.
+            sites: S places to read.
+            adapter: on the annotator's weights; a member that does not have it is sent it.
 
         Raises:
             PassFailed: the pass fails on these groups.
             DeviceLost: a process has ended; this one should, too, so that both are started again.
         """
-        question = _question(groups, sites)
+        question = _question(groups, sites, adapter)
         member = self.idle.get()
         try:
             member.send_bytes(question)
             answer = member.recv_bytes()
+            if answer == _UNKNOWN and adapter is not None:
+                files = to_files(adapter, "")
+                for name in _FILES:
+                    member.send_bytes(files[name])
+                answer = member.recv_bytes()
         except Exception as error:
             raise DeviceLost("a process of forward passes has ended") from error
         self.idle.put(member)
@@ -126,32 +158,59 @@ def _serve(annotator: Annotator, connection: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # who asks says when it is over
     torch.set_num_threads(1)
+    desk = _Desk(annotator, connection)
     while True:
         try:
-            connection.send_bytes(_answer(annotator, connection.recv_bytes()))
+            connection.send_bytes(desk.answer(connection.recv_bytes()))
         except (EOFError, OSError):
             return
 
 
-def _question(groups: Sequence[Group], sites: Sequence[Site]) -> bytes:
-    """What a pass needs, as JSON: tokens, and places to read."""
+@dataclass(frozen=True)
+class _Desk:
+    """What a member has before it.
+
+    Attributes:
+        annotator: what it was forked with.
+        connection: to who asks.
+        variants: what adapters made of the annotator, by their digests.
+    """
+
+    annotator: Annotator
+    connection: Connection
+    variants: LastUsed[Annotator] = field(default_factory=lambda: LastUsed(_KEPT))
+
+    def answer(self, question: bytes) -> bytes:
+        """The numbers as they lie in memory, or the name of what went wrong: its words may be the pair's."""
+        parts, sites, adapter = orjson.loads(question)
+        groups = [
+            Group(tuple(prefix), tuple(Branch(tuple(own), content) for own, content in branches), 0, tuple(request))
+            for prefix, branches, request in parts
+        ]
+        files = self._missing(adapter)
+        try:
+            read_by = self._with(adapter, files) if adapter else self.annotator
+            pooled = read(read_by, groups, [Site(layer, pooling) for layer, pooling in sites])
+        except Exception as error:
+            log.warning("a forward pass failed: %s", _named(error))
+            return _FAILED + type(error).__name__.encode()
+        return _DONE + pooled.contiguous().numpy().tobytes()
+
+    def _missing(self, adapter: str | None) -> dict[str, bytes]:
+        """Files of an adapter that is not here; nothing of one that is."""
+        if adapter is None or self.variants.find(adapter) is not None:
+            return {}
+        self.connection.send_bytes(_UNKNOWN)
+        return {name: self.connection.recv_bytes() for name in _FILES}
+
+    def _with(self, adapter: str, files: Mapping[str, bytes]) -> Annotator:
+        return self.variants.get(adapter, lambda: adapted(self.annotator, from_files(adapter, files)))
+
+
+def _question(groups: Sequence[Group], sites: Sequence[Site], adapter: LowRank | None) -> bytes:
+    """What a pass needs, as JSON: tokens, places to read, and by the digest of which adapter."""
     parts = [(group.prefix, [(b.tokens, b.content) for b in group.branches], group.request) for group in groups]
-    return orjson.dumps((parts, [(site.layer, site.pooling) for site in sites]))
-
-
-def _answer(annotator: Annotator, question: bytes) -> bytes:
-    """The numbers as they lie in memory, or the name of what went wrong: its words may be the pair's."""
-    parts, sites = orjson.loads(question)
-    groups = [
-        Group(tuple(prefix), tuple(Branch(tuple(tokens), content) for tokens, content in branches), 0, tuple(request))
-        for prefix, branches, request in parts
-    ]
-    try:
-        pooled = read(annotator, groups, [Site(layer, pooling) for layer, pooling in sites])
-    except Exception as error:
-        log.warning("a forward pass failed: %s", _named(error))
-        return _FAILED + type(error).__name__.encode()
-    return _DONE + pooled.contiguous().numpy().tobytes()
+    return orjson.dumps((parts, [(site.layer, site.pooling) for site in sites], adapter and adapter.digest))
 
 
 def _named(error: BaseException) -> str:

@@ -1,17 +1,15 @@
 """Orders of POST /training for rule adapters."""
 
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from app.artifacts import Artifacts
-from app.files import place
-from app.jobs.rows import chunk_places, read_chunk
-from app.ruleadapters import AdapterMissing, RuleAdapters
-from app.schemas.pairs import Pair
+from app.ruleadapters import RuleAdapters
 from app.schemas.rules import RulePool
 from app.schemas.training import AdapterTask, TrainingAnswer
 from workers.engine.annotator import Annotator
-from workers.orders.order import Made, Progress
+from workers.orders.order import Made, Progress, Step, put_by
+from workers.orders.pairs import pairs_of
 from workers.registry import Holdings
 from workers.rules.adapting.adapter import to_files
 from workers.rules.adapting.teach import teach
@@ -33,9 +31,9 @@ class AdapterOrder:
     holdings: Holdings
 
     @property
-    def shelf(self) -> RuleAdapters:
+    def shelves(self) -> tuple[RuleAdapters]:
         """The rule adapters of the artifact store."""
-        return RuleAdapters(self.artifacts)
+        return (RuleAdapters(self.artifacts),)
 
     @property
     def artifacts(self) -> Artifacts:
@@ -54,11 +52,8 @@ class AdapterOrder:
 
     def made_by(self, job: str) -> TrainingAnswer | None:
         """The answer of a job that has published already."""
-        with suppress(AdapterMissing):
-            card = self.shelf.card(self.id)
-            if card.settings.get("job") == job:
-                return TrainingAnswer(id=card.id, digest=card.digest, measures=card.measures)
-        return None
+        card = put_by(job, self.shelves[0], self.id)
+        return TrainingAnswer(id=card.id, digest=card.digest, measures=card.measures) if card else None
 
     def make(self, job: str, progress: Progress) -> Made:
         """Teach it with the pairs of the file.
@@ -71,20 +66,21 @@ class AdapterOrder:
         pool = self.holdings.pools.get(self.task.pool)
         rater = self.holdings.banks.get(self.task.bank) if self.task.bank else self._logits(pool)
         adapter = teach(
-            self.annotator, pool, rater, self._pairs(), self.task.options, note={"job": job}, progress=progress
+            self.annotator,
+            pool,
+            rater,
+            pairs_of(self.artifacts, self.task.data),
+            self.task.options,
+            note={"job": job},
+            progress=lambda done, total: progress(Step("teach", done, total)),
         )
-        card = adapter.card
+        card, parts = adapter.card, to_files(adapter)
         answer = TrainingAnswer(id=card.id, digest=card.digest, measures=card.measures)
-        return Made(answer, card.digest, to_files(adapter))
+        return Made(answer, partial(self.shelves[0].publish, card.id, card.digest, parts))
 
     def published(self) -> None:
         """Hold it from now on."""
         self.holdings.adapters.refresh()
-
-    def _pairs(self) -> list[Pair]:
-        rows = place(self.task.data)
-        chunks = chunk_places(self.artifacts, rows)
-        return [row.pair for chunk in chunks for row in read_chunk(self.artifacts, rows, chunk)]
 
     def _logits(self, pool: RulePool) -> LogitRater:
         return LogitRater(self.annotator, [rule.text for rule in pool.ordered])

@@ -1,15 +1,15 @@
 """Orders of POST /directions."""
 
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from app.registry import DirectionMissing, Registry
+from app.registry import Registry
 from app.schemas.fit import FitAnswer, FitRequest
 from workers.directions.fit import fit
 from workers.directions.publishing import parts_of
 from workers.engine.annotator import Annotator
-from workers.orders.order import Made, Progress
+from workers.orders.order import Made, Progress, Step, put_by
 from workers.registry import HeldDirections
 
 
@@ -30,9 +30,9 @@ class DirectionOrder:
     cache: Path
 
     @property
-    def shelf(self) -> Registry:
+    def shelves(self) -> tuple[Registry]:
         """The directions of the artifact store."""
-        return self.directions.registry
+        return (self.directions.registry,)
 
     @property
     def id(self) -> str:
@@ -46,11 +46,8 @@ class DirectionOrder:
 
     def made_by(self, job: str) -> FitAnswer | None:
         """The answer of a job that has published already."""
-        with suppress(DirectionMissing):
-            card = self.shelf.card(self.id)
-            if card.settings.get("job") == job:
-                return FitAnswer(id=card.id, digest=card.digest)
-        return None
+        card = put_by(job, self.shelves[0], self.id)
+        return FitAnswer(id=card.id, digest=card.digest) if card else None
 
     def make(self, job: str, progress: Progress) -> Made:
         """Fit it, and compare it with the Legend directions that this worker holds.
@@ -60,11 +57,16 @@ class DirectionOrder:
         """
         controls = self.directions.made_by("legend")
         fitted = fit(
-            self.annotator, self.request, controls=controls, cache=self.cache, note={"job": job}, progress=progress
+            self.annotator,
+            self.request,
+            controls=controls,
+            cache=self.cache,
+            note={"job": job},
+            progress=lambda done, total: progress(Step("read", done, total)),
         )
-        card = fitted.direction.card
+        card, parts = fitted.direction.card, parts_of(fitted.direction, fitted.report)
         answer = FitAnswer(id=card.id, digest=card.digest)
-        return Made(answer, card.digest, parts_of(fitted.direction, fitted.report))
+        return Made(answer, partial(self.shelves[0].publish, card.id, card.digest, parts))
 
     def published(self) -> None:
         """Hold it from now on."""

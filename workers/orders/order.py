@@ -1,14 +1,35 @@
 """What an order is, whatever it is of; the life of its job is `workers.training`'s."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from app.shelf import Shelf
+from app.schemas.jobs import JobStage
+from app.shelf import CardShelf, Missing
 
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True)
+class Step:
+    """How far an order is.
+
+    Attributes:
+        stage: what it is at.
+        done, total: steps of that stage.
+        loss: of the last one, where it has one.
+    """
+
+    stage: JobStage
+    done: int
+    total: int
+    loss: float | None = None
+
+
+Progress = Callable[[Step], None]
+"""Told of every step; may raise to end the work."""
+
+Card = TypeVar("Card", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -17,20 +38,18 @@ class Made:
 
     Attributes:
         answer: what its job answers.
-        digest: of the content.
-        parts: the files to store.
+        publish: puts it on the order's shelves; may be called again after it failed.
     """
 
     answer: BaseModel
-    digest: str
-    parts: dict[str, bytes]
+    publish: Callable[[], None]
 
 
 class Order(Protocol):
-    """Something to make and to put on a shelf."""
+    """Something to make and to put on shelves."""
 
     @property
-    def shelf(self) -> Shelf:
+    def shelves(self) -> Sequence[CardShelf[Any]]:
         """Where it goes."""
 
     @property
@@ -45,7 +64,16 @@ class Order(Protocol):
         """The answer of this job if it has published already: its worker died just after that."""
 
     def make(self, job: str, progress: Progress) -> Made:
-        """Make it, with the job noted in it; `progress` may raise to end that."""
+        """Make it, with the job noted in it."""
 
     def published(self) -> None:
         """Called as soon as it is stored, before anybody is told."""
+
+
+def put_by(job: str, shelf: CardShelf[Card], name: str) -> Card | None:
+    """The card under an id, if it was this job that put it there."""
+    try:
+        card = shelf.card(name)
+    except Missing:
+        return None
+    return card if card.model_dump()["settings"].get("job") == job else None

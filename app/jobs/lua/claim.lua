@@ -1,9 +1,15 @@
 -- Take the next chunk of a queue in hand: jobs take turns, returned chunks go first.
 -- KEYS: ready, in hand    ARGV: prefix of job keys, lane, now
--- Returns {job id, chunk number}, or nothing. A lane has one chunk in hand at most, and gets the same one again until
--- it is rid of it: the reply to its claim may have been lost.
+-- Returns job id, chunk number, kind, rows, options, payload and suspicion, or nothing. A lane has one chunk in hand at
+-- most, and gets the same one again until it is rid of it: the reply to its claim may have been lost.
+local function claimed(id, number)
+  local job = ARGV[1] .. id
+  local kind, rows, options = unpack(redis.call('HMGET', job, 'kind', 'rows', 'options'))
+  local payload = redis.call('HGET', job .. ':chunks', number)
+  return {id, number, kind, rows, options, payload, redis.call('HGET', job .. ':suspicions', number)}
+end
 local held = redis.call('HGET', KEYS[2], ARGV[2])
-if held then return {string.match(held, '^(.-):(%d+):')} end
+if held then return claimed(string.match(held, '^(.-):(%d+):')) end
 for _ = 1, redis.call('LLEN', KEYS[1]) do
   local id = redis.call('LPOP', KEYS[1])
   local job = ARGV[1] .. id
@@ -19,7 +25,7 @@ for _ = 1, redis.call('LLEN', KEYS[1]) do
     if number and redis.call('GETBIT', job .. ':done', number) == 0 then
       redis.call('HSETNX', job, 'started_at', ARGV[3])
       redis.call('HSET', KEYS[2], ARGV[2], id .. ':' .. number .. ':')
-      return {id, number}
+      return claimed(id, number)
     end
   end
 end

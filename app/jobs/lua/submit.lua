@@ -1,9 +1,10 @@
 -- Create a job and make it ready, unless its queue is full.
--- KEYS: job, ready, tokens, chunks, jobs of the owner
+-- KEYS: job, ready, tokens, chunks, jobs of the owner, tasks
 -- ARGV: job id, limit in tokens, tokens of the job, now, number of fields, fields and values…, payloads…
--- Returns {1, 0}, or {0, waiting tokens} where the queue is full. A client repeats a call whose reply was lost: that
--- changes nothing.
-if redis.call('EXISTS', KEYS[1]) == 1 then return {1, 0} end
+-- Returns {1, waiting tasks}, or {0, waiting tokens} where the queue is full. A client repeats a call whose reply was
+-- lost: that changes nothing.
+local tasks = redis.call('LLEN', KEYS[6])
+if redis.call('EXISTS', KEYS[1]) == 1 then return {1, tasks} end
 local waiting = tonumber(redis.call('GET', KEYS[3]) or '0')
 local cost = tonumber(ARGV[3])
 if waiting > 0 and waiting + cost > tonumber(ARGV[2]) then return {0, waiting} end
@@ -15,6 +16,6 @@ for _, old in ipairs(redis.call('ZRANGE', KEYS[5], 0, 1)) do -- so that the list
   if redis.call('EXISTS', string.sub(KEYS[1], 1, -#ARGV[1] - 1) .. old) == 0 then redis.call('ZREM', KEYS[5], old) end
 end
 redis.call('ZADD', KEYS[5], ARGV[4], ARGV[1])
-if redis.call('HGET', KEYS[1], 'open') == '0' then return {1, 0} end
+if redis.call('HGET', KEYS[1], 'open') == '0' then return {1, tasks} end
 redis.call('RPUSH', KEYS[2], ARGV[1])
-return {1, 0}
+return {1, tasks}

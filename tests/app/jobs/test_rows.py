@@ -55,8 +55,21 @@ def test_a_row_larger_than_a_chunk_is_a_chunk(artifacts: Artifacts, tmp_path: Pa
 
 
 def test_a_chunk_has_a_thousand_rows_or_so_however_short(artifacts: Artifacts, tmp_path: Path) -> None:
-    _, chunks = store(artifacts, tmp_path, numbered(*[PAIR] * 1030), chunk_tokens=10**9)
-    assert [len(chunk) for chunk in chunks] == [1024, 6]
+    _, chunks = store(artifacts, tmp_path, numbered(*[PAIR] * 20_000), chunk_tokens=10**9)
+    assert [len(chunk) for chunk in chunks[:3]] == [1024, 1024, 1024]
+    assert max(map(len, chunks)) == 1024
+
+
+def test_the_last_chunks_are_smaller_and_smaller_so_that_workers_end_together(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
+    rows = numbered(*[PAIR] * 4000)
+    _, chunks = store(artifacts, tmp_path, rows, chunk_tokens=100 * COST)
+    sizes = [len(chunk) for chunk in chunks]
+    assert sizes[:24] == [100] * 24  # until sixteen such chunks are left
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes[-4:]) * COST <= 1024
+    assert [row for chunk in chunks for row in chunk] == rows
 
 
 def test_texts_come_back_as_they_were(artifacts: Artifacts, tmp_path: Path) -> None:

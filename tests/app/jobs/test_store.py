@@ -162,11 +162,25 @@ def test_no_answer_is_wanted_for_a_job_that_is_over(store: JobStore) -> None:
 
 def test_progress_is_told_until_the_job_is_over(store: JobStore) -> None:
     job_id = store.submit(submission(kind="direction", queue=keys.TRAIN, total=0), limit=PLENTY)
-    assert store.progress(job_id, 3, 7)
+    assert store.progress(job_id, "read", 3, 7)
     job = store.job(job_id)
     assert job is not None and (job.request_counts.completed, job.request_counts.total) == (3, 7)
+    assert (job.stage, job.loss) == ("read", None)
+    assert job.throughput is not None
     store.cancel(job_id)
-    assert not store.progress(job_id, 4, 7)
+    assert not store.progress(job_id, "read", 4, 7)
+
+
+def test_a_stage_has_a_loss_of_its_own_or_none_and_steps_that_are_no_rows(store: JobStore) -> None:
+    job_id = store.submit(submission(kind="training", queue=keys.TRAIN), limit=PLENTY)
+    before = store.job(job_id)
+    assert before is not None and (before.stage, before.loss) == (None, None)
+    store.progress(job_id, "instruct", 3, 7, 1.25)
+    job = store.job(job_id)
+    assert job is not None and (job.stage, job.loss, job.throughput) == ("instruct", 1.25, None)
+    store.progress(job_id, "collect", 1, 40)
+    job = store.job(job_id)
+    assert job is not None and (job.stage, job.loss) == ("collect", None)
 
 
 def test_a_job_that_answers_of_a_file_keeps_that_as_long_as_itself(store: JobStore) -> None:

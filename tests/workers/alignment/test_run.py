@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from app.alignments import CURVES, REPORT
 from app.schemas.alignment import AlignmentMethod, AlignmentReport, AlignmentStage
 from app.schemas.pairs import Pair
 from tests.workers.alignment.conftest import pairs, settings
-from workers.alignment.errors import OtherRun, UnfitData
+from workers.alignment.errors import OtherRun, Unfinished, UnfitData
 from workers.alignment.learner import Learner
-from workers.alignment.run import CURVES, REPORT, Run, divided
+from workers.alignment.run import Run, divided
 from workers.alignment.taught import adapter_of
 from workers.engine.annotator import Annotator
 
@@ -164,8 +165,20 @@ def test_too_few_pairs_are_refused(pupil: Annotator, tmp_path: Path) -> None:
 
 
 def test_a_report_needs_patterns(pupil: Annotator, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing to report before the patterns are read"):
+    with pytest.raises(Unfinished, match="nothing to report before the patterns are read"):
         a_run(pupil, tmp_path).report()
+
+
+def test_a_stage_by_itself_needs_those_before_it(pupil: Annotator, tmp_path: Path) -> None:
+    run = a_run(pupil, tmp_path)
+    with pytest.raises(Unfinished, match="taught is not finished: instruct comes before collect"):
+        run.collect()
+    run.instruct()
+    with pytest.raises(Unfinished, match="patterns is not finished: collect comes before align"):
+        run.align()
+    run.collect()
+    run.align()
+    assert [stage.name for stage in run.report().stages] == ["taught", "patterns", "aligned"]
 
 
 def test_pairs_are_divided_by_prompt() -> None:

@@ -5,9 +5,10 @@ from typing import Any, get_args
 
 import pytest
 
+from app.rahf import FOLDER, PRESETS
 from app.schemas.alignment import AlignmentMethod
 from workers.alignment.errors import UnusableSettings
-from workers.alignment.settings import PRESETS, load, target_blocks
+from workers.alignment.settings import load, target_blocks
 
 METHODS: tuple[AlignmentMethod, ...] = get_args(AlignmentMethod)
 
@@ -66,7 +67,7 @@ def test_a_value_that_will_not_do_is_named(change: dict[str, Any], fault: str) -
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[3] / "workers/alignment/presets/small.yml").read_text()
+    text = (FOLDER / "small.yml").read_text()
     mine = tmp_path / "mine.yml"
     mine.write_text(text.replace("alpha: 5", "alpha: 2"))
     assert load("rahf-dual", mine).align.alpha == 2

@@ -48,6 +48,20 @@ def test_margins_are_those_of_the_pairs_that_fit_the_window(annotator: Annotator
         assert margin == pytest.approx(chosen - rejected, abs=1e-3)
 
 
+def test_reading_can_be_followed_and_ended(annotator: Annotator, tmp_path: Path) -> None:
+    told: list[int] = []
+    _, places = balance_margins(annotator, direction(annotator), None, progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == len(places)
+
+    def end(_done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        balance_margins(annotator, direction(annotator), tmp_path, progress=end)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_kept_gives_the_same_margins_and_the_annotator_is_not_read_again(
     annotator: Annotator, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

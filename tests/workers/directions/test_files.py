@@ -13,6 +13,7 @@ from torch import Tensor
 
 from app.registry import CARD, TENSORS
 from app.schemas.directions import Accuracy, DirectionCard, Reading
+from app.schemas.names import Ref
 from workers.directions.direction import PromptTerm, SafetyDirection, known, new_direction
 from workers.directions.errors import UnusableFile
 from workers.directions.files import SHIPPED, SHIPPED_DEFAULTS, from_files, to_files
@@ -77,6 +78,18 @@ def test_the_card_is_json_that_people_can_read_and_nothing_is_pickled() -> None:
     assert files.keys() == {CARD, TENSORS}
     assert "böse.jsonl" in files[CARD].decode()
     assert set(load(files[TENSORS])) == {"vectors", "probes", "offsets", "modulation"}
+
+
+def test_a_card_names_its_alignment_and_one_without_is_what_it_was_before_cards_could() -> None:
+    plain = direction()
+    assert "alignment" not in json.loads(to_files(plain)[CARD])
+    assert "alignment" not in plain.card.model_dump()
+    named = known(plain, alignment={"id": "taught", "digest": "sha256:of-it"})
+    assert from_files("mine", to_files(named)).card.alignment == Ref(id="taught", digest="sha256:of-it")
+    assert named.digest != plain.digest
+    with pytest.raises(UnusableFile, match="content does not match its digest"):
+        from_files("mine", with_card(to_files(named), alignment={"id": "taught", "digest": "sha256:other"}))
+    assert known(named, alignment=None).digest == plain.digest
 
 
 def test_what_a_newer_version_adds_to_the_tensors_is_not_ignored() -> None:

@@ -12,7 +12,7 @@ from app.files import place
 from app.jobs.rows import store_rows
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
-from app.schemas.chunk import Ref
+from app.schemas.names import Ref
 from app.schemas.training import AdapterTask, TrainingAnswer
 from tests.workers.rules.adapting.conftest import telling_pairs
 from tests.workers.rules.adapting.test_teach import options
@@ -21,6 +21,7 @@ from workers import training
 from workers.engine.annotator import Annotator
 from workers.holding import NotHeld
 from workers.orders.adapters import AdapterOrder
+from workers.orders.order import Step
 from workers.registry import Holdings
 from workers.rules.bank import RuleBank, to_files
 from workers.training import Interrupted, Trainer
@@ -60,7 +61,7 @@ def ordered(trainer: Trainer, bank: RuleBank, kind: str = "head") -> AdapterOrde
     return order
 
 
-def always(_done: int, _total: int) -> bool:
+def always(_step: Step) -> bool:
     return True
 
 
@@ -68,7 +69,7 @@ def test_an_order_is_taught_with_the_files_pairs_and_published(trainer: Trainer,
     order = ordered(trainer, bank)
     answer = trainer.carry_out(order, "job-1", always)
     assert isinstance(answer, TrainingAnswer)
-    card = order.shelf.card("new")
+    card = order.shelves[0].card("new")
     assert (answer.digest, answer.measures) == (card.digest, card.measures)
     assert (card.settings["pairs"], card.settings["job"]) == (48, "job-1")
 
@@ -76,8 +77,8 @@ def test_an_order_is_taught_with_the_files_pairs_and_published(trainer: Trainer,
 def test_a_job_whose_worker_died_after_publishing_is_not_worked_on_again(trainer: Trainer, bank: RuleBank) -> None:
     order = ordered(trainer, bank)
     first = trainer.carry_out(order, "job-1", always)
-    assert trainer.carry_out(order, "job-1", lambda _done, _total: pytest.fail("taught again")) == first
-    with pytest.raises(training.Taken, match="a rule adapter called new has come into being meanwhile"):
+    assert trainer.carry_out(order, "job-1", lambda _step: pytest.fail("taught again")) == first
+    with pytest.raises(training.Taken, match="another rule adapter called new has come into being meanwhile"):
         trainer.carry_out(order, "job-2", always)
 
 
@@ -89,7 +90,7 @@ def test_the_end_of_the_worker_interrupts_it_and_nothing_is_published(
     trainer.stop.set()
     with pytest.raises(Interrupted):
         trainer.carry_out(order, "job-1", always)
-    assert order.shelf.current() == {}
+    assert order.shelves[0].current() == {}
 
 
 def test_what_was_deleted_meanwhile_is_named(trainer: Trainer, bank: RuleBank, artifacts: Artifacts) -> None:
