@@ -1,19 +1,15 @@
 """`safemargin train reward`: a reward model of annotated pairs, without a service."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.schemas.problem import said
 from app.schemas.rewards import HeldOut, RewardCard, RewardSettings
 from app.settings import settings
-from cli.saying import failure
+from cli.saying import failure, stages
 
 
 def train_reward(
@@ -70,7 +66,7 @@ def train_reward(
     try:
         file = read_annotated(data, pairs)
         file = replace(file, pairs=file.pairs[:limit])
-        with _progress() as tell:
+        with stages() as show:
             card = train(
                 Training(
                     id=out.resolve().name,
@@ -80,7 +76,7 @@ def train_reward(
                     folder=out,
                     home=config.home_folder,
                     device=config.device,
-                    tell=tell,
+                    tell=lambda done, total, loss: show("train", done, total, loss),
                 )
             )
     except (RewardError, EngineError) as error:
@@ -97,37 +93,14 @@ def _settings(given: dict[str, Any]) -> RewardSettings:
         raise typer.BadParameter(f"--{field.replace('_', '-')}: {said(first)}") from error
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, float], None]]:
-    """A callback that is told of every step: a bar on a terminal, else a line a tenth."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def line(done: int, total: int, loss: float) -> None:
-            if done % max(1, total // 10) == 0 or done == total:
-                console.print(f"step {done} of {total}, loss {loss:.4f}")
-
-        yield line
-        return
-    columns = (
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=None, loss="")
-        yield lambda done, total, loss: bar.update(task, completed=done, total=total, loss=f"loss {loss:.4f}")
-
-
 def _describe(card: RewardCard, folder: Path) -> None:
     data = card.data
     refused = "".join(f", {count} {code}" for code, count in sorted(data.refused.items()))
     typer.echo(
-        f"{card.id}: {card.settings.weights} of {card.model} on {data.pairs} pairs, {data.held_out} held out{refused}; "
-        f"{data.conflicts} conflicts ({card.settings.conflicts}), mean |m| {data.mean_margin:.3f}"
+        f"{card.id}: {card.training.weights} of {card.model} on {data.pairs} pairs, {data.held_out} held out{refused}; "
+        f"{data.conflicts} conflicts ({card.training.conflicts}), mean |m| {data.mean_margin:.3f}"
     )
-    if data.calibrated is False and card.settings.margin == "margin":
+    if data.calibrated is False and card.training.margin == "margin":
         typer.echo("these margins are no log-odds: they are raw projections, on no scale of a reward's")
     typer.echo(f"{card.steps} steps, {card.tokens} tokens, {card.seconds:.0f} s, {card.dtype}")
     for when, figures in (("before", card.before), ("after", card.after)):

@@ -11,8 +11,8 @@ JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 JobKind = Literal["annotate", "score", "direction", "training"]
 
-JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure"]
-"""Directions are read; rule adapters are taught; RAHF instructs, collects, aligns and measures."""
+JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure", "train"]
+"""Directions are read; rule adapters are taught; RAHF instructs, collects, aligns and measures; reward models are trained."""
 
 
 class RequestCounts(BaseModel):

@@ -137,7 +137,7 @@ class RewardCard(BaseModel):
     model: str = Field(description="What it was made of, by name, weights and chat template.")
     model_revision: str
     template: str
-    settings: RewardSettings
+    training: RewardSettings
     data: TrainedOn
     steps: int
     tokens: int = Field(description="Tokens of all dialogues trained on, epoch for epoch.")
@@ -146,6 +146,12 @@ class RewardCard(BaseModel):
     before: HeldOut | None
     after: HeldOut | None
     files: list[str] = Field(description="Its files, this card left out.")
-    note: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     created: str
     version: str
+
+
+class RewardList(BaseModel):
+    """The reward models that there are."""
+
+    reward_models: list[RewardCard]

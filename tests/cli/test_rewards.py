@@ -56,7 +56,7 @@ def test_a_model_is_trained_measured_and_goes_on_being_the_same(base: Path, rows
     assert "conflicts (flip)" in trained.output
     assert f"stored in {out}" in trained.output
     card = RewardCard.model_validate_json((out / "reward.json").read_bytes())
-    assert (card.settings.batch, card.settings.conflicts, card.settings.margin) == (8, "flip", "margin")
+    assert (card.training.batch, card.training.conflicts, card.training.margin) == (8, "flip", "margin")
     again = run("train", "reward", rows, "--base", base, "--out", out, "--batch", 8, "--conflicts", "flip")
     assert "step" not in again.output.split("rm:")[0]
     other = run("train", "reward", rows, "--base", base, "--out", out, "--batch", 4, status=1)

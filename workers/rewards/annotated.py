@@ -13,11 +13,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from app.datasets.exports import margin_of
 from app.datasets.lines import Line, UnreadableFile
 from app.datasets.reading import read_rows
 from app.datasets.rows import COLUMNS, Row, find_kind, parse
+from app.schemas.annotate import Annotation
 from app.schemas.files import RowProblem
-from app.schemas.names import Finite
 from app.schemas.pairs import Pair
 from workers.rewards.errors import UnfitRows
 
@@ -132,13 +133,6 @@ def _is_odd(margin: object) -> bool:
     return margin is not None and not (is_number and math.isfinite(float(str(margin))))
 
 
-class _Said(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    margin: Finite
-    level: int | None = None
-
-
 class _MadeBy(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
@@ -149,7 +143,7 @@ class _Raw(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     line: int
-    annotation: _Said
+    annotation: Annotation
     provenance: _MadeBy
 
 
@@ -167,7 +161,9 @@ def _joined(path: Path, pairs: Path) -> AnnotatedFile:
         said[row.line] = row.annotation
         calibrated = calibrated and row.provenance.calibrated
     wanted = (line for line in _lines(pairs) if isinstance(line, Line) and line.number in said)
-    found = [Annotated(row.line, row.pair, said[row.line].margin, said[row.line].level) for row in _rows(pairs, wanted)]
+    found = [
+        Annotated(row.line, row.pair, margin_of(said[row.line]), said[row.line].level) for row in _rows(pairs, wanted)
+    ]
     if missing := sorted(said.keys() - {one.line for one in found}):
         raise UnfitRows(f"{pairs.name} has no pair on line {missing[0]}, which {path.name} has an annotation of")
     return AnnotatedFile(path.name, found, calibrated)

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from app import __version__
+from app.rewards import ADAPTER, CARD, CURVES, PICTURE
 from app.schemas.rewards import HeldOut, RewardCard, RewardCurves, RewardSettings, Step, TrainedOn
 from workers.engine.accelerator import watched
 from workers.engine.annotator import native_dtype, target_device
@@ -40,8 +41,6 @@ from workers.rewards.measures import held_out_figures
 from workers.rewards.model import RewardModel, begun
 from workers.rewards.reading import families_of, readable
 from workers.rewards.trainer import HELD_OUT, Listening, Tell, Written, margin_trainer
-
-CARD, CURVES, PICTURE, ADAPTER = "reward.json", "curves.json", "curves.png", "adapter"
 
 _TRAINING, _MADE_WITH = "training", "made-with.json"
 _FEWEST = 4
@@ -139,7 +138,7 @@ def _entered(folder: Path, made_with: dict[str, Any]) -> RewardCard | None:
             "template": card.template,
             "data": card.data.digest,
             "precision": card.dtype,
-            "settings": card.settings.model_dump(exclude={"checkpoint"}),
+            "settings": card.training.model_dump(exclude={"checkpoint"}),
         }
     elif path.exists():
         card, before = None, json.loads(path.read_bytes())
@@ -240,7 +239,7 @@ def _card(
         model=base.name,
         model_revision=base.revision,
         template=base.template,
-        settings=asked.settings,
+        training=asked.settings,
         data=TrainedOn(
             data=asked.file.name,
             digest=asked.file.digest,
@@ -258,7 +257,7 @@ def _card(
         before=curves.held_out[0] if curves.held_out else None,
         after=curves.held_out[-1] if curves.held_out else None,
         files=files,
-        note=dict(asked.note),
+        settings=dict(asked.note),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
     )

@@ -8,12 +8,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from app.rewards import ADAPTER, CARD, CURVES, PICTURE
 from app.schemas.rewards import RewardCard, RewardCurves
 from tests.workers.rewards.conftest import annotated, training
 from workers.rewards.annotated import Annotated
 from workers.rewards.errors import OtherTraining, UnfitRows
 from workers.rewards.model import begun, load_reward_model
-from workers.rewards.run import ADAPTER, CARD, CURVES, PICTURE, train
+from workers.rewards.run import train
 
 KINDS = ("full", "lora")
 
