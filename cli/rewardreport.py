@@ -10,7 +10,6 @@ from rich.table import Column, Table
 
 from app.schemas.annotate import DEFAULT
 from app.schemas.rewardreport import RewardReport
-from app.settings import settings
 from cli import loading
 from cli.saying import failure, progress_of
 
@@ -30,7 +29,10 @@ def _what() -> None:
 
 @app.command("reward")
 def evaluate_reward(
-    model: Annotated[str, typer.Argument(help="A sequence classifier with one label: a folder or a Hugging Face id.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A sequence classifier with one label: a folder, an id of the store or of Hugging Face."),
+    ],
     data: Annotated[
         list[Path] | None,
         typer.Argument(help="Labelled pairs, with margins or without, perhaps with a column `subset`; once or more."),
@@ -60,17 +62,15 @@ def evaluate_reward(
     from workers.rewards.errors import RewardError
     from workers.rewards.evaluating import evaluate
     from workers.rewards.markdown import markdown as as_markdown
-    from workers.rewards.model import load_reward_model
     from workers.rewards.plots import draw
 
     if not (data or balance or candidates):
         raise typer.BadParameter("nothing to measure on: name files, --balance or --candidates", param_hint="DATA")
-    config = settings()
     try:
         files = [read_annotated(path, pairs) for path in data or []]
         files = [replace(file, pairs=file.pairs[:limit]) for file in files]
         prompts = read_candidates(candidates)[:limit] if candidates else []
-        loaded = load_reward_model(model, config.home_folder, device=config.device, dtype=config.dtype)
+        loaded = loading.reward_model(model)
         best = best_of_n(loaded, _judge(judge), prompts, candidates.name) if candidates else None
         with progress_of("the pairs") as progress:
             report = evaluate(loaded, files, with_balance=balance, best=best, progress=progress)
@@ -90,14 +90,12 @@ def evaluate_reward(
 
 def _judge(named: str) -> "Judge":
     from workers.rewards.bestofn import DirectionJudge, RewardJudge
-    from workers.rewards.model import load_reward_model
 
     kind, _, name = named.partition(":")
     if kind not in {"direction", "reward"} or not name:
         raise typer.BadParameter(f"--judge takes {_JUDGES}")
-    config = settings()
     if kind == "reward":
-        return RewardJudge(load_reward_model(name, config.home_folder, device=config.device, dtype=config.dtype))
+        return RewardJudge(loading.reward_model(name))
     annotator = loading.annotator()
     return DirectionJudge(annotator, loading.direction(name, annotator))
 

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from app.artifacts import Artifacts
+from app.rewards import CARD, RewardModels
 from app.schemas.problem import said
 from app.schemas.rewards import HeldOut, RewardCard, RewardSettings
 from app.settings import settings
+from cli.keeping import refuse_odd_id
 from cli.saying import failure, stages
 
 
@@ -47,6 +50,8 @@ def train_reward(
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn at random; 0.")] = None,
     checkpoint: Annotated[int | None, typer.Option(help="Steps from one checkpoint to the next; 100.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only the first pairs of the file.")] = None,
+    name: Annotated[str | None, typer.Option("--id", help="Put it into the store, too, under this id.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a reward model of this id.")] = False,
 ) -> None:
     """Train a reward model with the margins of annotated pairs: a sequence classifier that transformers loads.
 
@@ -55,7 +60,12 @@ def train_reward(
     """
     given = dict(locals())
     chosen = _settings({name: given[name] for name in RewardSettings.model_fields if given[name] is not None})
-    from dataclasses import replace
+    models = RewardModels(Artifacts(settings().artifacts_url))
+    if name is not None:
+        refuse_odd_id(name)
+        if not replace and models.holds(name):
+            raise failure(f"a reward model called {name} exists; --replace replaces it")
+    from dataclasses import replace as changed
 
     from workers.engine.errors import EngineError
     from workers.rewards.annotated import read_annotated
@@ -65,11 +75,11 @@ def train_reward(
     config = settings()
     try:
         file = read_annotated(data, pairs)
-        file = replace(file, pairs=file.pairs[:limit])
+        file = changed(file, pairs=file.pairs[:limit])
         with stages() as show:
             card = train(
                 Training(
-                    id=out.resolve().name,
+                    id=name or out.resolve().name,
                     base=base or config.model,
                     file=file,
                     settings=chosen,
@@ -81,7 +91,12 @@ def train_reward(
             )
     except (RewardError, EngineError) as error:
         raise failure(str(error)) from error
-    _describe(card, out)
+    where = str(out)
+    if name is not None:
+        parts = {part: out / part for part in (*card.files, CARD)}
+        models.publish(card.id, card.digest, parts)
+        where += f" and in {settings().artifacts_url} as {card.id}"
+    _describe(card, where)
 
 
 def _settings(given: dict[str, Any]) -> RewardSettings:
@@ -93,7 +108,7 @@ def _settings(given: dict[str, Any]) -> RewardSettings:
         raise typer.BadParameter(f"--{field.replace('_', '-')}: {said(first)}") from error
 
 
-def _describe(card: RewardCard, folder: Path) -> None:
+def _describe(card: RewardCard, where: str) -> None:
     data = card.data
     refused = "".join(f", {count} {code}" for code, count in sorted(data.refused.items()))
     typer.echo(
@@ -106,7 +121,7 @@ def _describe(card: RewardCard, folder: Path) -> None:
     for when, figures in (("before", card.before), ("after", card.after)):
         if figures is not None:
             typer.echo(f"{when}: {_figures(figures)}")
-    typer.echo(f"stored in {folder}")
+    typer.echo(f"stored in {where}")
 
 
 def _figures(figures: HeldOut) -> str:

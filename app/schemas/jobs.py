@@ -12,7 +12,7 @@ JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 JobKind = Literal["annotate", "score", "direction", "training"]
 
 JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure", "train"]
-"""Directions are read; rule adapters are taught; RAHF instructs, collects, aligns and measures; reward models are trained."""
+"""A direction is read, a rule adapter taught, a reward model trained; RAHF instructs, collects, aligns and measures."""
 
 
 class RequestCounts(BaseModel):

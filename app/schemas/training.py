@@ -135,8 +135,8 @@ class RewardRequest(RewardSettings, Announced):
     id: RewardId = Field(description="Name of the new reward model.")
     data: str = Field(
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
-        description="Id of a completed job that annotated a file, or of an uploaded file whose rows have a `margin`, or "
-        "none where `margin` is `none`; at most 500,000 pairs.",
+        description="Id of a completed job that annotated a file, or of an uploaded file, whose rows have a `margin` "
+        "unless `margin` is `none`; at most 500,000 pairs.",
     )
     replace: bool = Field(default=False, description="Whether a reward model of this id may be replaced.")
 

@@ -11,6 +11,7 @@ from app.jobs.rows import chunk_places, read_chunk
 from app.rewards import CARD, RewardModels
 from app.schemas.annotate import Annotation
 from app.schemas.chunk import ChunkAnswer
+from app.schemas.rewards import RewardCard
 from app.schemas.training import RewardAnswer, RewardTask
 from workers.orders.order import Made, Progress, Step, put_by
 from workers.registry import Holdings
@@ -66,7 +67,7 @@ class RewardOrder:
     def made_by(self, job: str) -> RewardAnswer | None:
         """The answer of a job that has published already."""
         card = put_by(job, self.shelves[0], self.id)
-        return card and RewardAnswer.model_validate(card.model_dump(include=set(RewardAnswer.model_fields)))
+        return _answer(card) if card else None
 
     def make(self, job: str, progress: Progress) -> Made:
         """Train it on the pairs of the file, going on where this job was when its worker died.
@@ -93,8 +94,7 @@ class RewardOrder:
             )
         )
         parts = {name: folder / name for name in (*card.files, CARD)}
-        answer = RewardAnswer.model_validate(card.model_dump(include=set(RewardAnswer.model_fields)))
-        return Made(answer, lambda: self.shelves[0].publish(card.id, card.digest, parts))
+        return Made(_answer(card), lambda: self.shelves[0].publish(card.id, card.digest, parts))
 
     def published(self) -> None:
         """No worker holds it."""
@@ -102,6 +102,10 @@ class RewardOrder:
     @property
     def _artifacts(self) -> Artifacts:
         return self.holdings.directions.registry.artifacts
+
+
+def _answer(card: RewardCard) -> RewardAnswer:
+    return RewardAnswer.model_validate(card.model_dump(include=set(RewardAnswer.model_fields)))
 
 
 def annotated_of(artifacts: Artifacts, file_id: str, job_id: str | None) -> AnnotatedFile:

@@ -6,7 +6,7 @@ What is trained here and what anybody else trained are one and the same: `transf
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from app.schemas.pairs import Message
 from workers.engine.annotator import native_dtype, target_device
 from workers.engine.errors import ModelNotLoaded, TemplateRefused, TooLong
 from workers.engine.memory import Budget, within_memory
+from workers.engine.process import cores, side_by_side
 from workers.engine.weights import Weights, locate
 from workers.rewards.errors import UnusableModel
 
@@ -50,6 +51,7 @@ class RewardModel:
         tokenizer: its tokenizer, with a chat template.
         window: tokens of a dialogue at most.
         budget: tokens of a pass.
+        passes: how many are made side by side, on a thread each; of one, the caller makes it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class RewardModel:
     tokenizer: PreTrainedTokenizerBase
     window: int
     budget: Budget
+    passes: int = 1
 
     @property
     def template(self) -> str:
@@ -88,11 +91,21 @@ class RewardModel:
             progress: told how many of how many are read; may raise to end it.
         """
         found, done = torch.zeros(len(texts), dtype=torch.double), 0
-        for batch in by_length(list(map(len, texts)), self.budget.tokens):
-            parts = within_memory(self.budget, self._read, [texts[place] for place in batch], _size)
-            found[batch] = torch.cat(parts).double()
-            done += len(batch)
-            progress(done, len(texts))
+        batches = by_length(list(map(len, texts)), self.budget.tokens)
+
+        def read(batch: list[int]) -> Tensor:
+            some = [texts[place] for place in batch]
+            return torch.cat(within_memory(self.budget, self._read, some, _size)).double()
+
+        pool = side_by_side(self.passes) if self.passes > 1 else None
+        try:
+            for batch, rewards in zip(batches, pool.map(read, batches) if pool else map(read, batches), strict=True):
+                found[batch] = rewards
+                done += len(batch)
+                progress(done, len(texts))
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
         return found
 
     @torch.inference_mode()
@@ -151,7 +164,7 @@ def load_reward_model(name: str, home: Path, *, device: str = "auto", dtype: str
     if missing:
         raise UnusableModel(f"{name} is no reward model: it lacks {sorted(missing)[0]}; train one of it first")
     model.to(target).eval().requires_grad_(False)
-    return assemble(weights, model, tokenizer)
+    return replace(assemble(weights, model, tokenizer), passes=cores() if target.type == "cpu" else 1)
 
 
 def begun(name: str, home: Path, seed: int) -> RewardModel:

@@ -95,7 +95,12 @@ def test_a_job_has_what_it_said_of_the_pairs(artifacts: Artifacts) -> None:
 
 def test_it_is_trained_published_and_loaded(trainer: Trainer, artifacts: Artifacts, tmp_path: Path) -> None:
     told: list[Step] = []
-    answer = trainer.carry_out(ordered(trainer), "job-2", lambda step: bool(told.append(step)) or True)
+
+    def tell(step: Step) -> bool:
+        told.append(step)
+        return True
+
+    answer = trainer.carry_out(ordered(trainer), "job-2", tell)
     assert isinstance(answer, RewardAnswer)
     card = RewardModels(artifacts).card("new")
     assert (answer.id, answer.digest, answer.data.pairs) == ("new", card.digest, 18)

@@ -51,18 +51,17 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_margins_of_zero_are_plain_training_bit_for_bit(base: Path, tmp_path: Path) -> None:
     pairs = annotated()
-    nothing = [Annotated(one.line, one.pair, 0.0, 0) for one in pairs]
+    nothing = [Annotated(one.line, one.pair, 0.0) for one in pairs]
     ways: dict[str, tuple[list[Annotated], dict[str, Any]]] = {
         "plain": (pairs, {"margin": "none"}),
         "zeros": (nothing, {}),
-        "levels": (nothing, {"margin": "level"}),
         "margins": (pairs, {}),
     }
     made = {}
     for name, (rows, how) in ways.items():
         train(training(base, tmp_path / name, rows, **how))
         made[name] = (tmp_path / name / "model.safetensors").read_bytes()
-    assert made["zeros"] == made["plain"] == made["levels"]
+    assert made["zeros"] == made["plain"]
     assert made["margins"] != made["plain"]
 
 
