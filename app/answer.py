@@ -122,6 +122,8 @@ async def answer(service: Service, job_id: str, patience: Patience, *, keep: boo
     Raises:
         Gone: the request was made before, and what came of it was deleted.
     """
+    if not patience.seconds and not keep:  # however soon it is done: who wants no answer now gets none
+        return accepted(job_id, await run_in_threadpool(service.jobs.job, job_id), patience.applied)
     await service.completions.wait(service.jobs, job_id, patience.seconds)
     job, result = await run_in_threadpool(_outcome, service, job_id)
     if job is None or job.status == "in_progress":

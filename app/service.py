@@ -31,7 +31,7 @@ from app.schemas.directions import DirectionCard
 from app.settings import Settings
 
 _ROSTER_SECONDS = 0.5
-_MEMORY_SECONDS = 0.25
+_MEMORY_SECONDS = 1.0
 _CHECKS_AT_ONCE = 4
 
 

@@ -22,7 +22,7 @@ from benchmarks.summaries import Spread, markdown
 from cli.stack import Stack
 
 _SHARES = (0.35, 0.5, 0.6, 0.75, 0.9, 1.0)
-_WORKERS_PAIRS = 1024
+_WORKERS_PAIRS = 512
 _SINGLE = {"SAFEMARGIN_THREADS": "1"}
 
 Found = tuple[dict[str, object], str]

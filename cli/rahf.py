@@ -159,9 +159,12 @@ def _describe(product: "Product", where: str) -> None:
     console.print(read)
     console.print(trained)
     typer.echo(f"should respond {_figure(direction.should_respond)}, should refuse {_figure(direction.should_refuse)}")
-    for what, unreliable in (("the log-probabilities", card.unreliable), ("the direction", direction.unreliable)):
+    for what, unreliable in (
+        ("the log-probabilities read", card.unreliable),
+        ("the direction reads", direction.unreliable),
+    ):
         if unreliable:
-            typer.echo(f"unreliable: nothing shows that {what} read better than chance")
+            typer.echo(f"unreliable: nothing shows that {what} better than chance")
     typer.echo(f"stored in {where}, loss curves in its {CURVES}")
 
 

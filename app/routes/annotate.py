@@ -25,6 +25,9 @@ from app.schemas.chunk import Reading
 from app.service import Service, ServiceDep
 from app.webhooks.admission import admitted
 
+_FEW = 64
+"""Pairs whose tokens are estimated sooner than a thread would take over."""
+
 router = APIRouter(
     route_class=JsonRoute, tags=["annotate"], dependencies=[requires("annotate")], responses=GUARDED | METERED
 )
@@ -50,7 +53,8 @@ async def annotate(
     respond-async` asks for 202 at once, `Prefer: wait=5` for 202 after five seconds.
     """
     reading = await reading_of(service, request)
-    tokens = await run_in_threadpool(tokens_of, request, reading)
+    few = len(request.pairs) <= _FEW
+    tokens = tokens_of(request, reading) if few else await run_in_threadpool(tokens_of, request, reading)
     job = Submission(
         kind="annotate",
         owner=caller.owner,

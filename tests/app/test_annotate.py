@@ -66,6 +66,7 @@ def test_provenance_names_everything_that_made_the_numbers(client: TestClient, w
         "template": worker.annotator.template.digest,
         "direction": "kind",
         "direction_digest": worker.holdings.directions.all()["kind"].card.digest,
+        "alignment": None,
         "calibrated": True,
         "unreliable": False,
         "layers": [2],

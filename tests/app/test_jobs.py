@@ -207,7 +207,7 @@ def test_errors_are_only_there_for_rows(client: TestClient) -> None:
 def test_a_job_whose_worker_fails_unexpectedly_says_so_without_any_text(
     client: TestClient, worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_groups: object, _directions: object, *, urgent: bool) -> object:
+    def broken(_groups: object, _directions: object, **_how: object) -> object:
         raise RuntimeError("cannot read Hello?")
 
     monkeypatch.setattr(worker.batcher, "score", broken)

@@ -158,7 +158,7 @@ def test_an_unknown_direction_is_404_and_named_by_its_place(client: TestClient) 
 
 def test_equal_scores_share_a_rank_and_keep_their_order(worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.tensor([0.5, 2.0, 0.5, -1.0, 2.0])
-    monkeypatch.setattr(worker.batcher, "score", lambda groups, scorers, *, urgent: [(scores,)])
+    monkeypatch.setattr(worker.batcher, "score", lambda groups, scorers, **_how: [(scores,)])
     request = ScoreRequest(prompt=PROMPT, responses=RESPONSES)
     digest = worker.holdings.directions.all()["raw"].card.digest
     reading = Reading(directions=[Ref(id="raw", digest=digest)], truncate=False)

@@ -64,7 +64,7 @@ def test_whatever_is_wrong_with_a_key_the_answer_is_the_same(guarded: TestClient
 
 def test_the_key_is_never_repeated(guarded: TestClient, carry: Carry) -> None:
     _key, carried = carry("train")
-    secret = carried["Authorization"].rpartition("_")[2]
+    secret = carried["Authorization"].split("_", 2)[2]  # which may have such signs itself
     for headers in (carried, {"Authorization": carried["Authorization"] + "x"}):
         answer = guarded.post("/annotate", json=BODY, headers=headers)
         assert secret not in answer.text + str(answer.headers)

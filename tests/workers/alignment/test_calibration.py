@@ -18,6 +18,7 @@ ALONE = torch.arange(2000)
 
 def test_the_slope_makes_log_odds_of_margins() -> None:
     found = calibrate(RAW, ALONE, "by hand")
+    assert found.slope is not None
     assert found.slope == pytest.approx(0.5, rel=0.1)
     assert not found.on_card["unreliable"]
     assert found.reading.accuracy.value == pytest.approx(float((SIDES > 0).double().mean()))
