@@ -35,22 +35,31 @@ def annotator() -> "Annotator":
     return loaded
 
 
-def direction(named: str, reader: "Annotator") -> "SafetyDirection":
+def direction(named: str, annotator: "Annotator") -> "tuple[SafetyDirection, Annotator]":
     """A direction of the artifact store, or that `default` stands for; the shipped ones are put there first.
 
-    Raises:
-        typer.Exit: there is none that this annotator reads.
-    """
-    from workers.registry import HeldDirections, publish_shipped
+    Returns:
+        The direction, and what it reads: the annotator, or what that was aligned to.
 
-    registry = Registry(Artifacts(settings().artifacts_url))
-    publish_shipped(registry, reader)
-    held = HeldDirections(registry, reader)
-    held.refresh()
-    name = registry.defaults().get(reader.revision, named) if named == DEFAULT else named
-    if (found := held.all().get(name)) is None:
-        raise failure(f"there is no direction {named} for {reader.name}")
-    return found
+    Raises:
+        typer.Exit: there is none that fits this annotator.
+    """
+    from workers.holding import NotHeld
+    from workers.registry import Holdings, publish_shipped
+
+    artifacts = Artifacts(settings().artifacts_url)
+    registry, holdings = Registry(artifacts), Holdings.of(artifacts, annotator)
+    publish_shipped(registry, annotator)
+    holdings.alignments.refresh()
+    holdings.directions.refresh()
+    name = registry.defaults().get(annotator.revision, named) if named == DEFAULT else named
+    if (found := holdings.directions.all().get(name)) is None:
+        raise failure(f"there is no direction {named} for {annotator.name}")
+    try:
+        variant = holdings.directions.variant(found)
+    except NotHeld as error:
+        raise failure(str(error)) from error
+    return found, variant.annotator if variant else annotator
 
 
 def reward_model(named: str) -> "RewardModel":
@@ -60,6 +69,7 @@ def reward_model(named: str) -> "RewardModel":
         EngineError: it is not there or cannot be loaded.
         RewardError: it is no reward model.
     """
+    from workers.engine.process import set_up
     from workers.rewards.model import load_reward_model
 
     config, path = settings(), named
@@ -70,7 +80,8 @@ def reward_model(named: str) -> "RewardModel":
         if not (folder / REWARD_CARD).exists():
             models.fetch(named, digest, folder)
         path = str(folder)
-    return load_reward_model(path, config.home_folder, device=config.device, dtype=config.dtype)
+    passes = set_up(config.threads)
+    return load_reward_model(path, config.home_folder, device=config.device, dtype=config.dtype, passes=passes)
 
 
 def rule_pool(pool_id: str) -> RulePool:

@@ -96,8 +96,8 @@ def _judge(named: str) -> "Judge":
         raise typer.BadParameter(f"--judge takes {_JUDGES}")
     if kind == "reward":
         return RewardJudge(loading.reward_model(name))
-    annotator = loading.annotator()
-    return DirectionJudge(annotator, loading.direction(name, annotator))
+    direction, reader = loading.direction(name, loading.annotator())
+    return DirectionJudge(reader, direction)
 
 
 def _print(report: RewardReport) -> None:

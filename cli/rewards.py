@@ -86,7 +86,7 @@ def train_reward(
                     folder=out,
                     home=config.home_folder,
                     device=config.device,
-                    tell=lambda done, total, loss: show("train", done, total, loss),
+                    tell=show,
                 )
             )
     except (RewardError, EngineError) as error:

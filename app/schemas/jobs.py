@@ -12,7 +12,7 @@ JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 JobKind = Literal["annotate", "score", "direction", "training"]
 
 JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure", "train"]
-"""A direction is read, a rule adapter taught, a reward model trained; RAHF instructs, collects, aligns and measures."""
+"""A direction: read; a rule adapter: teach; a reward model: read, train, measure; RAHF: the others, and measure."""
 
 
 class RequestCounts(BaseModel):

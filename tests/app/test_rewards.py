@@ -29,7 +29,7 @@ def models(station: Station, base: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)
     duty = tasks._duties[0]
     trainer = replace(duty.trainer, base=Base(str(base), tmp_path / "home", "cpu"))
-    monkeypatch.setitem(tasks._duties, 0, replace(duty, trainer=trainer))  # type: ignore[arg-type]
+    monkeypatch.setattr(tasks, "_duties", [replace(duty, trainer=trainer)])
     found = RewardModels(station.registry.artifacts)
     yield found
     for name in found.current():

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from app.artifacts import Artifacts
 from app.registry import Registry
+from app.rewards import RewardModels
 from app.schemas.rewardreport import RewardReport
 from app.schemas.rewards import RewardCard
 from app.settings import settings
@@ -58,7 +59,7 @@ def test_a_model_is_trained_measured_and_goes_on_being_the_same(base: Path, rows
     card = RewardCard.model_validate_json((out / "reward.json").read_bytes())
     assert (card.training.batch, card.training.conflicts, card.training.margin) == (8, "flip", "margin")
     again = run("train", "reward", rows, "--base", base, "--out", out, "--batch", 8, "--conflicts", "flip")
-    assert "step" not in again.output.split("rm:")[0]
+    assert ("train 3/3" in trained.output, "train 3/3" in again.output) == (True, False)
     other = run("train", "reward", rows, "--base", base, "--out", out, "--batch", 4, status=1)
     assert "was made with other conflicts, batch" in other.output
 
@@ -84,6 +85,27 @@ def test_responses_are_chosen_and_judged(base: Path, rows: Path, tmp_path: Path,
     assert "reward:rm, in reward" in by_model.output
     missing = run("evaluate", "reward", out, "--candidates", candidates, status=1)
     assert "there is no direction default for tiny" in missing.output
+
+
+def test_it_goes_into_the_store_and_is_measured_from_there(
+    base: Path, rows: Path, tmp_path: Path, store: Registry
+) -> None:
+    models, out = RewardModels(store.artifacts), tmp_path / "rm"
+    run("train", "reward", rows, "--base", base, "--out", out)
+    assert not models.current()
+    for name in ("first", "second"):  # without training again
+        stored = run("train", "reward", rows, "--base", base, "--out", out, "--id", name)
+        assert f"stored in {out} and in {tmp_path / 'store'} as {name}" in stored.output
+        assert models.card(name) == RewardCard.model_validate_json((out / "reward.json").read_bytes())
+    assert models.card("first").digest != models.card("second").digest
+    taken = run("train", "reward", rows, "--base", base, "--out", tmp_path / "other", "--id", "first", status=1)
+    assert "a reward model called first exists" in taken.output
+    measured = [tmp_path / "folder.json", tmp_path / "store.json"]
+    for model, path in zip((out, "second"), measured, strict=True):
+        run("evaluate", "reward", model, rows, "--json", path)
+    of_folder, of_store = (RewardReport.model_validate_json(path.read_bytes()) for path in measured)
+    assert of_store.model == "second"
+    assert of_store.sets == of_folder.sets
 
 
 def test_what_cannot_be_done_is_said(base: Path, rows: Path, tmp_path: Path) -> None:

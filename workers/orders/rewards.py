@@ -89,7 +89,7 @@ class RewardOrder:
                 folder=folder,
                 home=self.base.home,
                 device=self.base.device,
-                tell=lambda done, total, loss: progress(Step("train", done, total, loss)),
+                tell=lambda stage, done, total, loss: progress(Step(stage, done, total, loss)),
                 note={"job": job},
             )
         )

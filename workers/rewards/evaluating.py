@@ -39,6 +39,7 @@ def evaluate(
 
     Raises:
         UnfitRows: none of a file's pairs can be read.
+        UnusableModel: its rewards are no finite numbers.
     """
     sides = _balance_figures(model, progress) if with_balance else {}
     return RewardReport(
@@ -61,14 +62,13 @@ def pair_figures(
 
     Raises:
         UnfitRows: it can read none of them.
+        UnusableModel: its rewards are no finite numbers.
     """
     refused: Counter[str] = Counter()
     pairs, texts = readable(model, file.pairs, refused)
     if not pairs:
         raise UnfitRows(f"none of {len(file.pairs)} pairs of {file.name} can be read: {dict(refused)}")
     rewards = model.rewards(texts, progress)
-    if not bool(torch.isfinite(rewards).all()):
-        raise UnfitRows(f"{model.name} has rewards of pairs of {file.name} that are no finite numbers")
     gaps, families = rewards[::2] - rewards[1::2], families_of(pairs)
     lengths = torch.tensor(list(map(len, texts)), dtype=torch.double)
     subsets = [one.subset for one in pairs]

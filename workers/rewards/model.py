@@ -20,7 +20,7 @@ from app.schemas.pairs import Message
 from workers.engine.annotator import native_dtype, target_device
 from workers.engine.errors import ModelNotLoaded, TemplateRefused, TooLong
 from workers.engine.memory import Budget, within_memory
-from workers.engine.process import cores, side_by_side
+from workers.engine.process import side_by_side
 from workers.engine.weights import Weights, locate
 from workers.rewards.errors import UnusableModel
 
@@ -89,6 +89,9 @@ class RewardModel:
         Args:
             texts: `encode` made them.
             progress: told how many of how many are read; may raise to end it.
+
+        Raises:
+            UnusableModel: some are no finite numbers.
         """
         found, done = torch.zeros(len(texts), dtype=torch.double), 0
         batches = by_length(list(map(len, texts)), self.budget.tokens)
@@ -106,6 +109,8 @@ class RewardModel:
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
+        if not bool(torch.isfinite(found).all()):
+            raise UnusableModel(f"{self.name} gives rewards that are no finite numbers")
         return found
 
     @torch.inference_mode()
@@ -143,7 +148,9 @@ def _size(texts: Sequence[Tokens]) -> int:
     return len(texts) * max(map(len, texts))
 
 
-def load_reward_model(name: str, home: Path, *, device: str = "auto", dtype: str = "auto") -> RewardModel:
+def load_reward_model(
+    name: str, home: Path, *, device: str = "auto", dtype: str = "auto", passes: int = 1
+) -> RewardModel:
     """Load a reward model for reading.
 
     Args:
@@ -152,6 +159,7 @@ def load_reward_model(name: str, home: Path, *, device: str = "auto", dtype: str
         device: `cpu`, `cuda`, `cuda:1`, … or `auto`.
         dtype: of everything but the head: `bfloat16`, `float32`, … or `auto` for bfloat16 where the device multiplies
             it natively.
+        passes: how many are made side by side on a CPU.
 
     Raises:
         ModelNotLoaded: it is not there or cannot be loaded.
@@ -164,7 +172,7 @@ def load_reward_model(name: str, home: Path, *, device: str = "auto", dtype: str
     if missing:
         raise UnusableModel(f"{name} is no reward model: it lacks {sorted(missing)[0]}; train one of it first")
     model.to(target).eval().requires_grad_(False)
-    return replace(assemble(weights, model, tokenizer), passes=cores() if target.type == "cpu" else 1)
+    return replace(assemble(weights, model, tokenizer), passes=passes if target.type == "cpu" else 1)
 
 
 def begun(name: str, home: Path, seed: int) -> RewardModel:

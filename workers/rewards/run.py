@@ -58,7 +58,7 @@ class Training:
         folder: of what comes of it.
         home: as of `weights.locate`.
         device: as of `load_reward_model`.
-        tell: told of every step.
+        tell: told how far it is.
         note: what else to put on the card.
     """
 
@@ -69,7 +69,7 @@ class Training:
     folder: Path
     home: Path
     device: str = "auto"
-    tell: Tell = lambda _done, _total, _loss: None
+    tell: Tell = lambda _stage, _done, _total, _loss: None
     note: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
@@ -91,7 +91,8 @@ def train(asked: Training) -> RewardCard:
         UnfitRows: the pairs teach nothing, or lack what is asked for.
         OtherTraining: the folder holds another training.
         Diverged: the loss became no finite number.
-        UnusableModel, ModelNotLoaded: the base is none.
+        UnusableModel: the base is none, or rewards became no finite numbers.
+        ModelNotLoaded: it cannot be loaded.
         DeviceLost: the device failed.
     """
     began = time.monotonic()
@@ -100,7 +101,7 @@ def train(asked: Training) -> RewardCard:
     precision = native_dtype(device)
     made_with = _made_with(base, asked, precision)
     if (finished := _entered(asked.folder, made_with)) is not None:
-        return finished
+        return finished if finished.id == asked.id else _signed(finished.model_copy(update={"id": asked.id}), asked)
     shown = _shown(base, asked)
     base.model.to(device)
     model = _trainable(base, asked.settings)
@@ -109,7 +110,6 @@ def train(asked: Training) -> RewardCard:
     (asked.folder / CURVES).write_text(curves.model_dump_json(indent=1))
     draw(curves, asked.folder / PICTURE)
     card = _card(base, shown, asked, curves, precision, time.monotonic() - began)
-    (asked.folder / CARD).write_text(card.model_dump_json(indent=1))
     shutil.rmtree(asked.folder / _TRAINING)
     return card
 
@@ -159,7 +159,8 @@ def _shown(base: RewardModel, asked: Training) -> _Shown:
     train_on, apart = divided(asked.file.pairs, settings.held_out, settings.seed)
     learnt, conflicts = lessons(train_on, settings)
     written = []
-    for lesson in learnt:
+    for number, lesson in enumerate(learnt):
+        asked.tell("read", number, len(learnt), None)
         try:
             written.append(Written.of(lesson, reader))
         except PairRefused as refusal:
@@ -194,7 +195,7 @@ def _taught(
 
     def measure(step: int) -> dict[str, Any]:
         model.eval()
-        rewards = reading.rewards(shown.texts)
+        rewards = reading.rewards(shown.texts, lambda done, total: asked.tell("measure", done, total, None))
         model.train()
         return held_out_figures(step, rewards[::2] - rewards[1::2], families).model_dump()
 
@@ -261,15 +262,18 @@ def _card(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
     )
-    return card.model_copy(update={"digest": _digest(card, asked.folder)})
+    return _signed(card, asked)
 
 
-def _digest(card: RewardCard, folder: Path) -> str:
+def _signed(card: RewardCard, asked: Training) -> RewardCard:
+    """Write the card with its digest."""
     content = hashlib.sha256(card.model_dump_json(exclude={"digest"}).encode())
     for name in card.files:
-        with (folder / name).open("rb") as file:
+        with (asked.folder / name).open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
-    return "sha256:" + content.hexdigest()
+    signed = card.model_copy(update={"digest": "sha256:" + content.hexdigest()})
+    (asked.folder / CARD).write_text(signed.model_dump_json(indent=1))
+    return signed
 
 
 def _name(dtype: torch.dtype) -> str:

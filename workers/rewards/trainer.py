@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,8 +23,13 @@ from workers.rewards.lessons import Lesson
 from workers.rewards.losses import off_centre, pair_losses
 from workers.rewards.model import RewardModel, by_length
 
-Tell = Callable[[int, int, float], None]
-"""Told how many steps of how many are done and the last one's loss; may raise to end the training."""
+Stage = Literal["read", "train", "measure"]
+
+Tell = Callable[[Stage, int, int, float | None], None]
+"""Told of pairs read, steps of training, or held-out dialogues measured how many of how many are done.
+
+And the loss of a step; may raise to end the training.
+"""
 
 HELD_OUT = "held_out"
 """Key of the trainer's log under which it has how the held-out pairs are read."""
@@ -239,7 +244,7 @@ class _Ear(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_others: Any) -> None:
         if "loss" in logs:
-            self._listening.tell(state.global_step, state.max_steps, logs["loss"])
+            self._listening.tell("train", state.global_step, state.max_steps, logs["loss"])
 
     def _measure(self, state: Any) -> None:
         if self._listening.measure is not None:

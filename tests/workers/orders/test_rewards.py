@@ -106,8 +106,10 @@ def test_it_is_trained_published_and_loaded(trainer: Trainer, artifacts: Artifac
     assert (answer.id, answer.digest, answer.data.pairs) == ("new", card.digest, 18)
     assert answer.after == card.after
     assert card.settings == {"job": "job-2"}
-    assert {(step.stage, step.total) for step in told} == {("train", 10)}
-    assert all(step.loss is not None for step in told)
+    assert list(dict.fromkeys(step.stage for step in told)) == ["read", "measure", "train"]
+    steps = [step for step in told if step.stage == "train"]
+    assert [(step.done, step.total) for step in steps] == [(done, 10) for done in range(1, 11)]
+    assert all(step.loss is not None for step in steps)
     RewardModels(artifacts).fetch("new", card.digest, tmp_path / "fetched")
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "fetched").num_labels == 1
 
@@ -128,6 +130,8 @@ def test_it_goes_on_where_it_was_when_its_worker_died(trainer: Trainer, artifact
     steps: list[int] = []
 
     def until(last: int, step: Step) -> bool:
+        if step.stage != "train":
+            return True
         steps.append(step.done)
         return step.done < last
 

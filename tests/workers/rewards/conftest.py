@@ -68,7 +68,7 @@ def training(
     folder: Path,
     pairs: list[Annotated] | None = None,
     /,
-    tell: Tell = lambda _done, _total, _loss: None,
+    tell: Tell = lambda _stage, _done, _total, _loss: None,
     **settings: Any,
 ) -> Training:
     """A training of seconds."""

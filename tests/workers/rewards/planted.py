@@ -11,6 +11,8 @@ WORDS = (
     *("amber", "basil", "cedar", "delta", "ember", "fable", "grove", "haven"),
     *("ivory", "jolly", "karma", "lemon", "mango", "noble", "ocean", "pearl"),
 )
+BEST, WORST, REACH = "best", "worst", 4.0
+"""Two words more, and what they are worth: so much, and so much less than nothing."""
 
 
 def utilities(seed: int) -> Tensor:
@@ -27,6 +29,15 @@ def everything(worth: Tensor) -> list[Annotated]:
             good, bad = (a, b) if worth[a] > worth[b] else (b, a)
             pair = Pair(prompt=PROMPT, chosen=WORDS[good], rejected=WORDS[bad])
             pairs.append(Annotated(len(pairs) + 1, pair, float(worth[good] - worth[bad])))
+    return pairs
+
+
+def anchored(worth: Tensor) -> list[Annotated]:
+    """Every word above the worst and below the best: the labels tell no two words apart, the margins do."""
+    pairs: list[Annotated] = []
+    for word, value in zip(WORDS, worth.tolist(), strict=True):
+        above, below = (Pair(prompt=PROMPT, chosen=a, rejected=b) for a, b in ((word, WORST), (BEST, word)))
+        pairs += [Annotated(len(pairs) + 1, above, REACH + value), Annotated(len(pairs) + 2, below, REACH - value)]
     return pairs
 
 

@@ -1,5 +1,6 @@
 """Reward models through batches give what plain transformers gives; what is no reward model is refused."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,26 @@ def test_batched_rewards_are_those_of_plain_transformers(model: RewardModel, cla
     assert rewards.tolist() == pytest.approx(expected, abs=1e-5)
     assert told[-1] == (21, 21)
     assert len(told) > 3
+
+
+def test_passes_side_by_side_give_the_same_rewards(model: RewardModel, classifier: Path, tmp_path: Path) -> None:
+    several = load_reward_model(str(classifier), tmp_path, device="cpu", dtype="float32", passes=3)
+    texts = [model.encode(user(prompt), response) for prompt, response in DIALOGUES]
+    for one in (model, several):
+        one.budget.settle(300)
+    assert several.rewards(texts).tolist() == pytest.approx(model.rewards(texts).tolist(), abs=1e-6)
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        several.rewards(texts, stop)
+
+
+def test_rewards_that_are_no_numbers_are_nobodys(model: RewardModel) -> None:
+    model.model.score.weight.data.fill_(math.nan)
+    with pytest.raises(UnusableModel, match="tiny-rm gives rewards that are no finite numbers"):
+        model.rewards([model.encode(user("What?"), "this")])
 
 
 def test_of_half_precision_rewards_are_float32_and_close(model: RewardModel, classifier: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from workers.rewards.annotated import Annotated
 from workers.rewards.errors import OtherTraining, UnfitRows
 from workers.rewards.model import begun, load_reward_model
 from workers.rewards.run import train
+from workers.rewards.trainer import Stage
 
 KINDS = ("full", "lora")
 
@@ -98,15 +99,19 @@ def test_a_training_that_was_killed_comes_to_the_same_numbers(
     asked = training(base, tmp_path / "killed", weights=finished.name)
     told: list[int] = []
 
-    def kill(done: int, _total: int, _loss: float) -> None:
-        told.append(done)
-        if done == killed_at:
+    def note(stage: Stage, done: int, _total: int, _loss: float | None) -> None:
+        if stage == "train":
+            told.append(done)
+
+    def kill(stage: Stage, done: int, total: int, loss: float | None) -> None:
+        note(stage, done, total, loss)
+        if told and told[-1] == killed_at:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(training(base, tmp_path / "killed", weights=finished.name, tell=kill))
     assert not (tmp_path / "killed" / CARD).exists()
-    train(training(base, tmp_path / "killed", weights=finished.name, tell=lambda done, _t, _l: told.append(done)))
+    train(training(base, tmp_path / "killed", weights=finished.name, tell=note))
     assert weights(asked.folder) == weights(finished)
     assert (asked.folder / CURVES).read_bytes() == (finished / CURVES).read_bytes()
     resumed = told[told.index(killed_at) + 1]
@@ -114,7 +119,7 @@ def test_a_training_that_was_killed_comes_to_the_same_numbers(
 
 
 def test_what_is_finished_is_not_done_again(finished: Path, base: Path) -> None:
-    def fail(_done: int, _total: int, _loss: float) -> None:
+    def fail(*_told: object) -> None:
         raise AssertionError("trained again")
 
     card = train(training(base, finished, weights=finished.name, tell=fail))
@@ -128,7 +133,7 @@ def test_a_folder_of_another_training_is_refused_by_what_differs(
     with pytest.raises(OtherTraining, match=f"was made with other {next(iter(change))}: choose"):
         train(training(base, finished, weights=finished.name, **change))
 
-    def kill(_done: int, _total: int, _loss: float) -> None:
+    def kill(*_told: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

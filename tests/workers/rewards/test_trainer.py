@@ -37,7 +37,7 @@ def a_trainer(base: Path, folder: Path, pairs: list[Annotated], **settings: Any)
     how = RewardSettings.model_validate(FLOAT | settings)
     model = begun(str(base), folder, 0)
     model.model.requires_grad_(True)
-    silent = Listening(lambda _done, _total, _loss: None, None)
+    silent = Listening(lambda _stage, _done, _total, _loss: None, None)
     return margin_trainer(model, model.model, written(model, pairs, how), how, folder / "run", torch.float32, silent)
 
 
