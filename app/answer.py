@@ -144,9 +144,9 @@ async def answer(service: Service, job_id: str, patience: Patience, *, keep: boo
 
 def _outcome(service: Service, job_id: str) -> tuple[Job | None, BaseModel | None]:
     """A job, and its result where it is completed and has not expired."""
-    job = service.jobs.job(job_id)
+    job, kept = service.jobs.job_and_answers(job_id)
     there = job is not None and job.status == "completed" and not _expired(job)
-    return job, service.answers(job_id).whole(job) if job and there else None
+    return job, service.answers(job_id).whole(job, kept) if job and there else None
 
 
 def _expired(job: Job) -> bool:

@@ -50,9 +50,11 @@ class Row:
 
 
 def rows_of(measured: Sequence[Measured], pairs: int, tokens: int, ceiling: float) -> list[Row]:
-    """Figures of every row; ratios are to the first one, the share is of `ceiling` in FLOP/s."""
-    base = Spread.of(measured[0].seconds).median
-    return [_row(one, pairs, tokens, ceiling, base) for one in measured]
+    """Figures of every row; the share is of `ceiling` in FLOP/s.
+
+    Ratios are to the first row, round by round, and of these the median: what slows a round down slows both.
+    """
+    return [_row(one, pairs, tokens, ceiling, measured[0].seconds) for one in measured]
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -84,7 +86,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return markdown(COLUMNS, [as_cells(row) for row in rows]) + refused
 
 
-def _row(one: Measured, pairs: int, tokens: int, ceiling: float, base: float) -> Row:
+def _row(one: Measured, pairs: int, tokens: int, ceiling: float, base: Sequence[float]) -> Row:
     if not one.seconds:
         return Row(one.way, one.layers, None, None, None, None, None, None, 0, one.note)
     median = Spread.of(one.seconds).median
@@ -96,7 +98,7 @@ def _row(one: Measured, pairs: int, tokens: int, ceiling: float, base: float) ->
         ceiling_share=one.work / median / ceiling,
         peak_mib=one.peak_mib,
         latency_ms=Latency.of(one.latencies) if one.latencies else None,
-        ratio=base / median,
+        ratio=Spread.of([theirs / ours for theirs, ours in zip(base, one.seconds, strict=True)]).median,
         refused=one.refused,
         note=one.note,
     )

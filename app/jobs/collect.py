@@ -1,6 +1,6 @@
 """From the answers to a job's chunks to what users get."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -87,13 +87,18 @@ class Answers:
             return None
         return places[finished - 1].last_line if finished else 0
 
-    def whole(self, job: Job) -> BaseModel:
-        """The result of a finished job, as the request that made it would have answered at once."""
+    def whole(self, job: Job, kept: Sequence[bytes]) -> BaseModel:
+        """The result of a finished job, as the request that made it would have answered at once.
+
+        Args:
+            job: the job.
+            kept: the answers that are kept with it, in order; none where they lie in the artifact store.
+        """
         if job.kind == "direction":
-            return FitAnswer.model_validate_json(self.jobs.answers(self.job_id)[0][1])
+            return FitAnswer.model_validate_json(kept[0])
         if job.kind == "training":
-            return _TRAINED.validate_json(self.jobs.answers(self.job_id)[0][1])
-        answers = [answered.answer for answered in self.in_order()]
+            return _TRAINED.validate_json(kept[0])
+        answers = [ChunkAnswer.model_validate_json(one) for one in kept] or [one.answer for one in self.in_order()]
         return _scores(answers) if job.kind == "score" else _annotations(answers)
 
 

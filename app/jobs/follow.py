@@ -74,5 +74,6 @@ async def _until(event: asyncio.Event, deadline: float) -> bool:
     if left <= 0:
         return False
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), min(left, _RECHECK_SECONDS))
+        async with asyncio.timeout(min(left, _RECHECK_SECONDS)):
+            await event.wait()
     return True

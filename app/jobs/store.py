@@ -124,14 +124,21 @@ class JobStore:
         state = self.state(job_id)
         return self._public(job_id, state) if state else None
 
+    def job_and_answers(self, job_id: str) -> tuple[Job | None, list[bytes]]:
+        """A job, and the answers kept with it so far in the order of its chunks, in one trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.job(job_id))
+            pipe.hgetall(keys.answers(job_id))
+            found, answers = pipe.execute()
+        return self._public(job_id, _decoded(found)) if found else None, [answers[n] for n in sorted(answers, key=int)]
+
     def is_over(self, job_id: str) -> bool:
         """Whether a job is in progress no more, or not there at all."""
         return self.redis.hget(keys.job(job_id), "status") != b"in_progress"
 
     def state(self, job_id: str) -> dict[str, str]:
         """The hash of a job; empty if there is none."""
-        found = cast(Mapping[bytes, bytes], self.redis.hgetall(keys.job(job_id)))
-        return {key.decode(): value.decode() for key, value in found.items()}
+        return _decoded(cast(Mapping[bytes, bytes], self.redis.hgetall(keys.job(job_id))))
 
     def listed(self, owner: str, after: str | None, limit: int) -> list[Job]:
         """Jobs of an owner, the newest first, after the one named.
@@ -211,3 +218,7 @@ class JobStore:
     def run(self, name: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         """The reply of a script."""
         return self.redis.register_script(_SCRIPTS[name])(keys=names, args=arguments)
+
+
+def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in fields.items()}

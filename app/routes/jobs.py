@@ -250,8 +250,13 @@ async def _whole(service: Service, job: Job) -> Response:
         raise Conflict("the job was cancelled")
     if job.status == "failed":
         raise ApiError(f"the job failed: {job.error}")
-    answer: BaseModel = await run_in_threadpool(service.answers(job.id).whole, job)
+    answer = await run_in_threadpool(_kept_whole, service, job)
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _kept_whole(service: Service, job: Job) -> BaseModel:
+    _, kept = service.jobs.job_and_answers(job.id)
+    return service.answers(job.id).whole(job, kept)
 
 
 async def _events(service: Service, job: Job) -> AsyncIterator[str]:

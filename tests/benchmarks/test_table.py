@@ -21,6 +21,12 @@ def test_a_row_is_compared_with_the_first_and_with_the_ceiling() -> None:
     assert astuple(second.latency_ms) == pytest.approx((200, 290, 298))
 
 
+def test_ratios_are_taken_round_by_round_as_a_slow_round_slows_everybody() -> None:
+    slowed = Measured("engine", layers=2, work=30, seconds=[2.0, 2.0, 12.0])
+    first, second = rows_of([PUBLISHED, slowed], pairs=8, tokens=400, ceiling=50.0)
+    assert (first.ratio, second.ratio) == (1, 5)  # of 5, 10 and 3.3; of the medians it would be 10
+
+
 def test_a_way_that_is_not_there_says_so_in_its_row() -> None:
     _, absent = rows_of([PUBLISHED, ABSENT], pairs=8, tokens=400, ceiling=50.0)
     assert as_cells(absent)[:3] == ["llama.cpp prefill", "4", "not installed"]
