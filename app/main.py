@@ -22,6 +22,7 @@ from app.routes import (
     files,
     health,
     jobs,
+    rewards,
     ruleadapters,
     rulebanks,
     rules,
@@ -78,7 +79,20 @@ def create_app(config: Settings | None = None) -> FastAPI:
         summary="How much safer is the chosen response?",
         lifespan=lifespan,
     )
-    rooms = (annotate, score, files, jobs, directions, rules, rulebanks, ruleadapters, training, alignments, health)
+    rooms = (
+        annotate,
+        score,
+        files,
+        jobs,
+        directions,
+        rules,
+        rulebanks,
+        ruleadapters,
+        training,
+        alignments,
+        rewards,
+        health,
+    )
     for room in rooms:
         app.include_router(room.router)
     errors.install(app)

@@ -22,6 +22,7 @@ from app.jobs.store import JobStore
 from app.jobs.submission import QueueFull, Submission
 from app.metrics import Metrics
 from app.registry import Registry
+from app.rewards import RewardModels
 from app.ruleadapters import RuleAdapters
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
@@ -83,6 +84,11 @@ class Service:
     def alignments(self) -> Alignments:
         """The alignments in it."""
         return Alignments(self.artifacts)
+
+    @cached_property
+    def reward_models(self) -> RewardModels:
+        """The reward models in it."""
+        return RewardModels(self.artifacts)
 
     @cached_property
     def files(self) -> Files:

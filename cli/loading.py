@@ -1,19 +1,27 @@
-"""What commands load: the annotator, a rule pool, a bank of rule probes."""
+"""What commands load: the annotator, a direction, a reward model, a rule pool, a bank of rule probes."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.artifacts import Artifacts
+from app.registry import Registry
+from app.rewards import CARD as REWARD_CARD
+from app.rewards import RewardModels
 from app.rulebanks import CARD, TENSORS, BankMissing, RuleBanks
 from app.rulepools import PoolMissing, RulePools
+from app.schemas.annotate import DEFAULT
 from app.schemas.judging import SHIPPED_POOL
+from app.schemas.names import NAME
 from app.schemas.rulebanks import BankCard
 from app.schemas.rules import RulePool
 from app.settings import settings
 from cli.saying import failure
 
 if TYPE_CHECKING:
+    from workers.directions.direction import SafetyDirection
     from workers.engine.annotator import Annotator
+    from workers.rewards.model import RewardModel
     from workers.rules.bank import RuleBank
 
 
@@ -25,6 +33,55 @@ def annotator() -> "Annotator":
     loaded = configured_annotator(settings())
     probe(loaded)
     return loaded
+
+
+def direction(named: str, annotator: "Annotator") -> "tuple[SafetyDirection, Annotator]":
+    """A direction of the artifact store, or that `default` stands for; the shipped ones are put there first.
+
+    Returns:
+        The direction, and what it reads: the annotator, or what that was aligned to.
+
+    Raises:
+        typer.Exit: there is none that fits this annotator.
+    """
+    from workers.holding import NotHeld
+    from workers.registry import Holdings, publish_shipped
+
+    artifacts = Artifacts(settings().artifacts_url)
+    registry, holdings = Registry(artifacts), Holdings.of(artifacts, annotator)
+    publish_shipped(registry, annotator)
+    holdings.alignments.refresh()
+    holdings.directions.refresh()
+    name = registry.defaults().get(annotator.revision, named) if named == DEFAULT else named
+    if (found := holdings.directions.all().get(name)) is None:
+        raise failure(f"there is no direction {named} for {annotator.name}")
+    try:
+        variant = holdings.directions.variant(found)
+    except NotHeld as error:
+        raise failure(str(error)) from error
+    return found, variant.annotator if variant else annotator
+
+
+def reward_model(named: str) -> "RewardModel":
+    """A reward model: of a folder, of the store (copied into the home once), or of Hugging Face.
+
+    Raises:
+        EngineError: it is not there or cannot be loaded.
+        RewardError: it is no reward model.
+    """
+    from workers.engine.process import set_up
+    from workers.rewards.model import load_reward_model
+
+    config, path = settings(), named
+    models = RewardModels(Artifacts(config.artifacts_url))
+    if re.fullmatch(NAME, named) and not Path(named).is_dir() and models.holds(named):
+        digest = models.digest(named)
+        folder = config.home_folder / "models" / f"reward-{digest.removeprefix('sha256:')[:16]}" / named
+        if not (folder / REWARD_CARD).exists():
+            models.fetch(named, digest, folder)
+        path = str(folder)
+    passes = set_up(config.threads)
+    return load_reward_model(path, config.home_folder, device=config.device, dtype=config.dtype, passes=passes)
 
 
 def rule_pool(pool_id: str) -> RulePool:

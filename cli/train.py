@@ -2,9 +2,10 @@
 
 import typer
 
-from cli import rahf, ruleadapter
+from cli import rahf, rewards, ruleadapter
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
+app.command("reward")(rewards.train_reward)
 app.command("rule-adapter")(ruleadapter.rule_adapter)
 app.command("rahf-scit")(
     rahf.command("rahf-scit", "Teach a model a good and a bad instruction (SCIT), and align it with the difference.")

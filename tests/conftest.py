@@ -28,6 +28,7 @@ from workers.engine.crew import reader
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.metrics import WorkerMetrics
+from workers.orders.rewards import Base
 from workers.registry import Holdings
 from workers.rules.bank import Probes, RuleBank, sealed
 
@@ -55,6 +56,10 @@ _SHAPE = {
     "eos_token_id": 1,
     "pad_token_id": None,
 }
+
+
+NO_BASE = Base("./nowhere", Path("nowhere"), "cpu")
+"""Of a worker that nobody asks for a reward model."""
 
 
 def tiny_tokenizer(chat_template: str | None = CHATML, eos_token: str | None = "<|im_end|>") -> PreTrainedTokenizerBase:

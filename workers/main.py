@@ -33,6 +33,7 @@ from workers.engine.crew import Read, reader
 from workers.engine.errors import DeviceLost, EngineError
 from workers.lanes import Lanes
 from workers.metrics import WorkerMetrics
+from workers.orders.rewards import Base
 from workers.probe import probe
 from workers.registry import Holdings, publish_shipped
 from workers.rules.bank import publish_shipped_banks
@@ -88,7 +89,8 @@ def _serve(config: Settings, annotator: Annotator, holdings: Holdings, read: Rea
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
     presence = Presence(redis, name, annotator, holdings, metrics.serve(config.metrics_port))
-    trainer = Trainer(annotator, holdings, presence.announce, stop, config.home_folder / "cache")
+    base = Base(config.model, config.home_folder, config.device)
+    trainer = Trainer(annotator, holdings, presence.announce, stop, config.home_folder / "cache", base)
     cache = ScoreCache(redis, annotator, config.score_cache_entries) if config.score_cache_entries else None
     pairs = PairAnnotator(annotator, holdings, batcher, metrics, cache)
     tasks.serve(tasks.Duty(name, JobStore(redis), holdings.directions.registry.artifacts, pairs, trainer))

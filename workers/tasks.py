@@ -29,6 +29,7 @@ from workers.directions.errors import DirectionError
 from workers.engine.errors import DeviceLost, EngineError
 from workers.holding import NotHeld
 from workers.orders.order import Step
+from workers.rewards.errors import RewardError
 from workers.rules.errors import RuleError
 from workers.training import Interrupted, Taken, Trainer
 from workers.turns import Manner
@@ -93,7 +94,7 @@ def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, C
     """Whatever becomes of it, the chunk is out of the hand afterwards."""
     try:
         _patiently(lambda: work(duty, hand, claim))
-    except (NotHeld, AlignmentError, DirectionError, RuleError, EngineError, Taken) as error:
+    except (NotHeld, AlignmentError, DirectionError, RewardError, RuleError, EngineError, Taken) as error:
         _fail(duty, claim, str(error))
     except ArtifactMissing:
         _fail(duty, claim, "its file was deleted while the job used it")

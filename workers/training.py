@@ -15,13 +15,14 @@ from pydantic import BaseModel, TypeAdapter
 from app.artifacts import StoreUnreachable
 from app.schemas.fit import FitRequest
 from app.schemas.jobs import JobKind
-from app.schemas.training import AdapterTask, AlignmentTask
+from app.schemas.training import AdapterTask, AlignmentTask, RewardTask
 from workers.engine.accelerator import watched
 from workers.engine.annotator import Annotator
 from workers.orders.adapters import AdapterOrder
 from workers.orders.alignments import AlignmentOrder
 from workers.orders.directions import DirectionOrder
 from workers.orders.order import Made, Order, Progress, Step, put_by
+from workers.orders.rewards import Base, RewardOrder
 from workers.registry import Holdings
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 _NICENESS = 10
-_TASK: TypeAdapter[AdapterTask | AlignmentTask] = TypeAdapter(AdapterTask | AlignmentTask)
+_Task = AdapterTask | AlignmentTask | RewardTask
+_TASK: TypeAdapter[_Task] = TypeAdapter(_Task)
 
 
 class Interrupted(Exception):
@@ -50,6 +52,7 @@ class Trainer:
         announce: tells everybody what is held now.
         stop: set when the worker is to end.
         cache: folder of what is kept between fits.
+        base: what reward models are made of.
     """
 
     annotator: Annotator
@@ -57,6 +60,7 @@ class Trainer:
     announce: Callable[[], None]
     stop: threading.Event
     cache: Path
+    base: Base
 
     def order(self, kind: JobKind, payload: bytes) -> Order:
         """What the payload of a job of this kind asks for."""
@@ -66,6 +70,8 @@ class Trainer:
         task = _TASK.validate_json(payload)
         if isinstance(task, AlignmentTask):
             return AlignmentOrder(task, self.annotator, self.holdings, self.runs)
+        if isinstance(task, RewardTask):
+            return RewardOrder(task, self.base, self.holdings, self.runs)
         return AdapterOrder(task, self.annotator, self.holdings)
 
     def carry_out(self, order: Order, job: str, progress: Callable[[Step], bool]) -> BaseModel:

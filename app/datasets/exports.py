@@ -28,14 +28,19 @@ def trainer_row(pair: Pair, annotation: Annotation) -> Exported:
 
     The annotation's margin is finite; one that the rules call a tie is zero here.
     """
-    said = annotation.rules
-    tie = said is not None and said.tie is not None and said.margin == annotation.margin
     return {
         "prompt": [message.model_dump() for message in pair.messages],
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],
-        "margin": 0.0 if tie else annotation.margin,
+        "margin": margin_of(annotation),
     }
+
+
+def margin_of(annotation: Annotation) -> float:
+    """The margin to train with: zero where the rules call a pair a tie."""
+    said = annotation.rules
+    tie = said is not None and said.tie is not None and said.margin == annotation.margin
+    return 0.0 if tie else annotation.margin
 
 
 def raw_row(line: int, annotation: Annotation, provenance: Provenance) -> Exported:

@@ -8,15 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.datasets.lines import FileTooLarge, Line, RowRefused, UnreadableFile
-from app.datasets.rows import COLUMNS
 from app.schemas.files import RowProblem
 
 _BATCH = 16  # a page of two kilobytes can repeat one long value for every row, so few are unpacked at once
 _BUFFER = 1 << 20
 
 
-def read_parquet(file: BinaryIO, *, max_bytes: int, max_line_bytes: int) -> Iterator[Line | RowProblem]:
-    """The rows of a Parquet file in order, with the columns that mean something; row 1 is line 1.
+def read_parquet(
+    file: BinaryIO, *, max_bytes: int, max_line_bytes: int, names: frozenset[str]
+) -> Iterator[Line | RowProblem]:
+    """The rows of a Parquet file in order, with some of its columns; row 1 is line 1.
 
     Row groups are not looked into before they are read: pyarrow ends the process over a damaged description of one.
 
@@ -24,6 +25,7 @@ def read_parquet(file: BinaryIO, *, max_bytes: int, max_line_bytes: int) -> Iter
         file: seekable.
         max_bytes: how much all rows may take as JSON.
         max_line_bytes: how much one may; a longer one is a problem of that row.
+        names: of the columns.
 
     Raises:
         UnreadableFile: it is damaged, encrypted or of an unknown version.
@@ -31,7 +33,7 @@ def read_parquet(file: BinaryIO, *, max_bytes: int, max_line_bytes: int) -> Iter
     """
     number = size = 0
     try:
-        for columns in _columns(file):
+        for columns in _columns(file, names):
             number += 1
             length = 1 if isinstance(columns, RowRefused) else len(orjson.dumps(columns, default=str))
             size += length
@@ -47,10 +49,10 @@ def read_parquet(file: BinaryIO, *, max_bytes: int, max_line_bytes: int) -> Iter
         raise UnreadableFile("the Parquet file is damaged, or of a sort that cannot be read") from error
 
 
-def _columns(file: BinaryIO) -> Iterator[dict[str, Any] | RowRefused]:
+def _columns(file: BinaryIO, names: frozenset[str]) -> Iterator[dict[str, Any] | RowRefused]:
     with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
-        names = [name for name in table.schema_arrow.names if name in COLUMNS]
-        for batch in table.iter_batches(_BATCH, columns=names, use_threads=False):
+        known = [name for name in table.schema_arrow.names if name in names]
+        for batch in table.iter_batches(_BATCH, columns=known, use_threads=False):
             yield from _rows(batch)
 
 

@@ -11,19 +11,23 @@ import orjson
 
 from app.datasets.lines import FileTooLarge, Line, UnreadableFile
 from app.datasets.parquet import read_parquet
+from app.datasets.rows import COLUMNS
 from app.schemas.files import RowProblem
 
 _GZIP, _PARQUET, _BYTE_ORDER_MARK = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
 _BLOCK = 1 << 16
 
 
-def read_rows(path: Path, *, max_bytes: int, max_line_bytes: int) -> Iterator[Line | RowProblem]:
+def read_rows(
+    path: Path, *, max_bytes: int, max_line_bytes: int, columns: frozenset[str] = COLUMNS
+) -> Iterator[Line | RowProblem]:
     """The objects of a file in order, and in their places the lines that hold none; blank lines only count.
 
     Args:
         path: a file on disk.
         max_bytes: how much the file may unpack to.
         max_line_bytes: a longer line is a problem of that line, and is never held in memory.
+        columns: those of a Parquet file that are read.
 
     Raises:
         UnreadableFile: it is damaged or cut off.
@@ -31,16 +35,16 @@ def read_rows(path: Path, *, max_bytes: int, max_line_bytes: int) -> Iterator[Li
     """
     with path.open("rb") as file:
         if _beginning(file)[:2] != _GZIP:
-            yield from _rows(file, max_bytes, max_line_bytes)
+            yield from _rows(file, max_bytes, max_line_bytes, columns)
             return
         try:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 if _beginning(unpacked) == _PARQUET:
                     with tempfile.TemporaryFile() as spool:  # Parquet is read from its end
                         _spool(unpacked, spool, max_bytes)
-                        yield from _rows(spool, max_bytes, max_line_bytes)
+                        yield from _rows(spool, max_bytes, max_line_bytes, columns)
                 else:
-                    yield from _rows(unpacked, max_bytes, max_line_bytes)
+                    yield from _rows(unpacked, max_bytes, max_line_bytes, columns)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UnreadableFile("the gzip file is damaged or cut off") from error
 
@@ -59,10 +63,12 @@ def _spool(unpacked: gzip.GzipFile, spool: BinaryIO, max_bytes: int) -> None:
     spool.seek(0)
 
 
-def _rows(file: BinaryIO | gzip.GzipFile, max_bytes: int, max_line_bytes: int) -> Iterator[Line | RowProblem]:
+def _rows(
+    file: BinaryIO | gzip.GzipFile, max_bytes: int, max_line_bytes: int, columns: frozenset[str]
+) -> Iterator[Line | RowProblem]:
     if _beginning(file) == _PARQUET:
         assert not isinstance(file, gzip.GzipFile)
-        return read_parquet(file, max_bytes=max_bytes, max_line_bytes=max_line_bytes)
+        return read_parquet(file, max_bytes=max_bytes, max_line_bytes=max_line_bytes, names=columns)
     return _read_lines(file, max_bytes, max_line_bytes)
 
 

@@ -7,9 +7,10 @@ A file is of one kind, which its first row with known columns decides:
     messages   `chosen`, `rejected` as lists of messages, with `prompt` (TRL's explicit prompt) or without (implicit);
                or OpenAI's `input`, `preferred_output`, `non_preferred_output`
 
-Further columns are ignored, `id` or `custom_id` names the pair.
+Further columns are ignored, `id` or `custom_id` names the pair, and `margin` is kept for those who train with it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -25,7 +26,7 @@ Kind = Literal["plain", "dialogues", "messages"]
 Columns = Mapping[str, Any]
 
 COLUMNS = frozenset(
-    {"id", "custom_id", "prompt", "chosen", "rejected", "input", "preferred_output", "non_preferred_output"}
+    {"id", "custom_id", "prompt", "chosen", "rejected", "input", "preferred_output", "non_preferred_output", "margin"}
 )
 """All columns that mean something."""
 
@@ -36,10 +37,15 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A pair and the line that it stands on, from 1."""
+    """A pair and the line that it stands on, from 1.
+
+    Attributes:
+        margin: what the column of that name says; None where it is no finite number.
+    """
 
     line: int
     pair: Pair
+    margin: float | None = None
 
 
 def find_kind(lines: Iterable[Line | RowProblem]) -> Kind | None:
@@ -55,7 +61,7 @@ def parse(lines: Iterable[Line | RowProblem], kind: Kind | None) -> Iterator[Row
             yield line
             continue
         try:
-            yield Row(line.number, to_pair(line.columns, kind))
+            yield Row(line.number, to_pair(line.columns, kind), _margin(line.columns))
         except RowRefused as refusal:
             yield RowProblem(line.number, refusal.code, refusal.detail, refusal.pointer)
 
@@ -74,6 +80,13 @@ def to_pair(columns: Columns, kind: Kind | None) -> Pair:
     if type(identifier) is int:  # many data sets count their rows
         identifier = str(identifier)
     return _checked(Pair, {"id": identifier, **fields}, lambda path: f"/{name}" if path[0] == "id" else place(path))
+
+
+def _margin(columns: Columns) -> float | None:
+    found = columns.get("margin")
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found) if math.isfinite(found) else None
 
 
 def _kind(columns: Columns) -> Kind | None:

@@ -16,9 +16,10 @@ from app.schemas.fit import FitAnswer
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
 from app.schemas.score import ScoredCandidates, ScoreResponse
-from app.schemas.training import AlignmentAnswer, TrainingAnswer
+from app.schemas.training import AlignmentAnswer, RewardAnswer, TrainingAnswer
 
-_TRAINED: TypeAdapter[TrainingAnswer | AlignmentAnswer] = TypeAdapter(TrainingAnswer | AlignmentAnswer)
+_Trained = TrainingAnswer | AlignmentAnswer | RewardAnswer
+_TRAINED: TypeAdapter[_Trained] = TypeAdapter(_Trained)
 
 
 def answer_path(job_id: str, number: int) -> str:

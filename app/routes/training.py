@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from app.answer import ACCEPTED, accepted, submit_once
-from app.auth.caller import GUARDED, CallerDep, requires
+from app.auth.caller import GUARDED, Caller, CallerDep, requires
 from app.auth.quota import METERED
 from app.body import JsonRoute
-from app.errors import TAKEN, Conflict, invalid
+from app.errors import TAKEN, Conflict, NotFound, invalid
 from app.files import StoredFile
 from app.idempotent import KeyedDep, attempt_of
 from app.jobs import keys
@@ -28,16 +28,21 @@ from app.schemas.training import (
     FEWEST_ALIGNED,
     MOST_ALIGNED,
     MOST_PAIRS,
+    MOST_REWARDED,
     AdapterOptions,
     AdapterTask,
     AlignmentRequest,
     AlignmentTask,
+    RewardRequest,
+    RewardTask,
     RuleAdapterRequest,
     TrainingRequest,
 )
 from app.service import Service, ServiceDep
 from app.shelf import Shelf
 from app.webhooks.admission import admitted
+
+_Task = AdapterTask | AlignmentTask | RewardTask
 
 router = APIRouter(prefix="/training", route_class=JsonRoute, tags=["training"], responses=GUARDED)
 
@@ -47,13 +52,13 @@ router = APIRouter(prefix="/training", route_class=JsonRoute, tags=["training"],
     dependencies=[requires("train")],
     status_code=202,
     response_model=Job,
-    summary="Train a rule adapter, or teach the annotator and align it",
+    summary="Train a rule adapter or a reward model, or teach the annotator and align it",
     responses=ACCEPTED
     | METERED
     | documented(
         {
-            404: "No such file, pool or bank.",
-            409: "The id is taken, and `replace` is false.",
+            404: "No such file, job, pool or bank.",
+            409: "The id is taken, and `replace` is false; or the job whose annotations are wanted is not over.",
             422: "A field is not valid, or what it names was made for something else.",
             503: "The queue is full, or no worker is ready; `Retry-After` says when to come back.",
         }
@@ -64,10 +69,10 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
 
     Data that teach nothing (too few pairs, no rule ever critical, …) fail the job, whose `error` says why.
     """
-    file = await stored_file(service, caller, request.data, "/data")
+    file, job = await _data(service, caller, request)
     _refuse_unfit(file, request)
     await service.directions()  # without a worker nobody would ever come to it
-    task = await _task(service, request)
+    task = await _task(service, request, file, job)
     webhook = admitted(request.webhook, service.settings)
     attempt = await attempt_of(service, caller, keyed)
     make = partial(_submission, service, caller.owner, file, task, webhook)
@@ -77,11 +82,35 @@ async def train(request: TrainingRequest, service: ServiceDep, caller: CallerDep
     return response
 
 
+async def _data(service: Service, caller: Caller, request: TrainingRequest) -> tuple[StoredFile, str | None]:
+    """The pairs, and the job that annotated them where the request names one.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: the job is not over.
+        Unprocessable: it did not annotate a file, or failed.
+    """
+    if not isinstance(request, RewardRequest) or request.data.startswith("file-"):
+        return await stored_file(service, caller, request.data, "/data"), None
+    state = await run_in_threadpool(service.jobs.state, request.data)
+    job = await run_in_threadpool(service.jobs.job, request.data)
+    gone = job is None or (job.expires_at is not None and job.expires_at <= time.time())
+    if job is None or gone or not caller.sees(state["owner"]):
+        raise NotFound.at("/data", "unknown_job", "no such file or job, or its results have expired")
+    if job.kind != "annotate" or job.file is None or job.status in ("failed", "cancelled"):
+        raise invalid("/data", "no_annotations", "is a job that has not annotated a file")
+    if job.status == "in_progress":
+        raise Conflict.at("/data", "job_in_progress", "is a job that is not over")
+    return await stored_file(service, caller, job.file, "/data"), job.id
+
+
 def _refuse_unfit(file: StoredFile, request: TrainingRequest) -> None:
     """Refuse a file whose count of pairs alone says that it will not do."""
     what: str = request.method
     fewest, most = FEWEST_ALIGNED, MOST_ALIGNED
-    if not isinstance(request, AlignmentRequest):
+    if isinstance(request, RewardRequest):
+        what, fewest, most = "a reward model", 1, MOST_REWARDED
+    elif not isinstance(request, AlignmentRequest):
         what, fewest, most = f"a rule adapter of kind {request.kind}", 1, MOST_PAIRS[request.kind]
     if file.rows > most:
         raise invalid("/data", "too_many_pairs", f"holds {file.rows:,} pairs; {what} is taught with {most:,} at most")
@@ -89,8 +118,10 @@ def _refuse_unfit(file: StoredFile, request: TrainingRequest) -> None:
         raise invalid("/data", "too_few_pairs", f"holds {file.rows} pairs; {what} is taught with {fewest} at least")
 
 
-async def _task(service: Service, request: TrainingRequest) -> AdapterTask | AlignmentTask:
+async def _task(service: Service, request: TrainingRequest, file: StoredFile, job: str | None) -> _Task:
     """The request with what its names stand for now."""
+    if isinstance(request, RewardRequest):
+        return RewardTask(id=request.id, settings=request.settings, file=file.id, job=job, replace=request.replace)
     if isinstance(request, AlignmentRequest):
         shared = request.model_dump(include={"method", "id", "data", "replace"})
         return AlignmentTask(settings=_settings(request), **shared)
@@ -116,10 +147,10 @@ def _settings(request: AlignmentRequest) -> AlignmentSettings:
         raise RequestValidationError(faults) from None
 
 
-def _submission(
-    service: Service, owner: str, file: StoredFile, task: AdapterTask | AlignmentTask, webhook: str | None
-) -> Submission:
-    if isinstance(task, AlignmentTask):
+def _submission(service: Service, owner: str, file: StoredFile, task: _Task, webhook: str | None) -> Submission:
+    if isinstance(task, RewardTask):
+        _refuse_taken(task, service.reward_models, "reward_model_exists", "a reward model of this id exists")
+    elif isinstance(task, AlignmentTask):
         _refuse_taken(task, service.alignments, "alignment_exists", "an alignment of this id exists")
         _refuse_taken(task, service.registry, "direction_exists", "a direction of this id exists")
     else:
@@ -139,6 +170,6 @@ def _submission(
     )
 
 
-def _refuse_taken(wanted: AlignmentTask | AdapterOptions, shelf: Shelf, code: str, exists: str) -> None:
+def _refuse_taken(wanted: AlignmentTask | AdapterOptions | RewardTask, shelf: Shelf, code: str, exists: str) -> None:
     if not wanted.replace and shelf.holds(wanted.id):
         raise Conflict.at("/id", code, TAKEN, exists)

@@ -11,8 +11,8 @@ JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 JobKind = Literal["annotate", "score", "direction", "training"]
 
-JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure"]
-"""Directions are read; rule adapters are taught; RAHF instructs, collects, aligns and measures."""
+JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure", "train"]
+"""A direction: read; a rule adapter: teach; a reward model: read, train, measure; RAHF: the others, and measure."""
 
 
 class RequestCounts(BaseModel):

@@ -14,6 +14,7 @@ RuleId = Name
 BankId = Name
 AdapterId = Name
 AlignmentId = Name
+RewardId = Name
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

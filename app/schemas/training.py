@@ -6,8 +6,9 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from app.schemas.alignment import AlignmentMethod, AlignmentSettings, PresetName
 from app.schemas.judging import SHIPPED_POOL, RaterName, refuse_without_bank
-from app.schemas.names import AdapterId, AlignmentId, BankId, PoolId, Ref
+from app.schemas.names import AdapterId, AlignmentId, BankId, PoolId, Ref, RewardId
 from app.schemas.pairs import Strict
+from app.schemas.rewards import HeldOut, RewardSettings, TrainedOn
 from app.schemas.ruleadapters import AdapterKind, AdapterMeasures, TaughtPolicy
 from app.schemas.webhooks import Announced
 
@@ -66,13 +67,17 @@ KINDS = frozenset({"head", "lora"})
 
 ALIGNMENT_METHODS: tuple[AlignmentMethod, ...] = get_args(AlignmentMethod)
 
-METHODS = frozenset({"rule-adapter", *ALIGNMENT_METHODS})
+METHODS = frozenset({"rule-adapter", "reward-model", *ALIGNMENT_METHODS})
 
 MOST_PAIRS: dict[AdapterKind, int] = {"head": 50_000, "lora": 20_000}
 """Pairs that a rule adapter of each kind can be taught with at most."""
 
 MOST_ALIGNED, FEWEST_ALIGNED = 200_000, 24
 """Pairs of an alignment: patterns of the others take disk, and there have to be some to calibrate on."""
+
+
+MOST_REWARDED = 500_000
+"""Pairs that a reward model can be trained on."""
 
 
 class _OfFile(Announced):
@@ -123,6 +128,24 @@ class AlignmentRequest(_OfFile):
     replace: bool = Field(default=False, description="Whether an alignment and a direction of this id may be replaced.")
 
 
+class RewardRequest(RewardSettings, Announced):
+    """A reward model to train on annotated pairs: the annotator's weights as a sequence classifier."""
+
+    method: Literal["reward-model"]
+    id: RewardId = Field(description="Name of the new reward model.")
+    data: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Id of a completed job that annotated a file, or of an uploaded file, whose rows have a `margin` "
+        "unless `margin` is `none`; at most 500,000 pairs.",
+    )
+    replace: bool = Field(default=False, description="Whether a reward model of this id may be replaced.")
+
+    @property
+    def settings(self) -> RewardSettings:
+        """How, without what of."""
+        return RewardSettings.model_validate(self.model_dump(include=set(RewardSettings.model_fields)))
+
+
 RuleAdapterRequest = Annotated[HeadRequest | LoraRequest, Field(discriminator="kind")]
 
 
@@ -132,7 +155,8 @@ def _without_mapping(schema: dict[str, Any]) -> None:
 
 
 TrainingRequest = Annotated[
-    RuleAdapterRequest | AlignmentRequest, Field(discriminator="method", json_schema_extra=_without_mapping)
+    RuleAdapterRequest | AlignmentRequest | RewardRequest,
+    Field(discriminator="method", json_schema_extra=_without_mapping),
 ]
 """What can be trained: by `method`, and a rule adapter by its kind."""
 
@@ -156,6 +180,22 @@ class AlignmentTask(BaseModel):
     replace: bool
 
 
+class RewardTask(BaseModel):
+    """A reward model that a worker is asked to make.
+
+    Attributes:
+        id, settings, replace: as requested.
+        file: the pairs.
+        job: whose answers are their annotations; None where the margins are in the file, or not wanted.
+    """
+
+    id: RewardId
+    settings: RewardSettings
+    file: str
+    job: str | None
+    replace: bool
+
+
 class TrainingAnswer(BaseModel):
     """What became of a training job for a rule adapter."""
 
@@ -170,3 +210,13 @@ class AlignmentAnswer(BaseModel):
     id: str
     digest: str
     direction: Ref = Field(description="Made with it.")
+
+
+class RewardAnswer(BaseModel):
+    """What became of a training job for a reward model."""
+
+    id: str
+    digest: str
+    data: TrainedOn
+    before: HeldOut | None = Field(description="How it read the held-out pairs; null where there are none.")
+    after: HeldOut | None

@@ -26,7 +26,7 @@ from app.schemas.directions import Accuracy
 from app.schemas.rulebanks import PolicyReading
 from app.settings import Settings
 from cli import embedded
-from tests.conftest import DEPTH, RULES, random_bank
+from tests.conftest import DEPTH, NO_BASE, RULES, random_bank
 from workers import tasks
 from workers.annotate import PairAnnotator
 from workers.batcher import Batcher
@@ -135,7 +135,7 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
     metrics, stop, redis = WorkerMetrics(), threading.Event(), Redis.from_url(redis_url)
     batcher = Batcher(counted, Budget(128), metrics)
     presence = Presence(redis, "test", annotator, holdings, metrics_port=0)
-    trainer = Trainer(annotator, holdings, presence.announce, stop, tmp_path_factory.mktemp("cache"))
+    trainer = Trainer(annotator, holdings, presence.announce, stop, tmp_path_factory.mktemp("cache"), NO_BASE)
     pairs = PairAnnotator(annotator, holdings, batcher, metrics)
     tasks.serve(tasks.Duty("test", JobStore(redis), registry.artifacts, pairs, trainer))
     made = Station(pairs, presence, registry, artifacts, passes)

@@ -11,7 +11,7 @@ from app.artifacts import Artifacts
 from app.jobs.store import JobStore
 from app.schemas.fit import FitRequest
 from tests.app.conftest import queue_in
-from tests.conftest import random_direction, serving
+from tests.conftest import NO_BASE, random_direction, serving
 from workers import tasks, training
 from workers.annotate import PairAnnotator
 from workers.directions.fit import Fitted
@@ -56,7 +56,7 @@ def duty(jobs: JobStore, pairs: PairAnnotator, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)
     monkeypatch.setattr(training, "_PROGRESS_SECONDS", 0)
     monkeypatch.setattr(tasks, "_RETRY_SECONDS", 0)
-    trainer = Trainer(pairs.annotator, pairs.holdings, lambda: None, threading.Event(), tmp_path / "cache")
+    trainer = Trainer(pairs.annotator, pairs.holdings, lambda: None, threading.Event(), tmp_path / "cache", NO_BASE)
     duty = Duty(NAME, jobs, Artifacts(str(tmp_path / "artifacts")), pairs, trainer)
     before = list(tasks._duties)
     tasks.serve(duty)

@@ -16,7 +16,7 @@ import torch
 from app.artifacts import Artifacts
 from app.registry import CARD, PAGE, REPORT, TENSORS
 from app.schemas.fit import FitAnswer, FitRequest
-from tests.conftest import publish, random_direction
+from tests.conftest import NO_BASE, publish, random_direction
 from workers import training
 from workers.directions.balance import Balance
 from workers.directions.direction import known
@@ -75,9 +75,11 @@ def announced() -> list[set[str]]:
 @pytest.fixture
 def trainer(annotator: Annotator, tmp_path: Path, announced: list[set[str]]) -> Trainer:
     held = Holdings.of(Artifacts(str(tmp_path / "store")), annotator)
-    return Trainer(
-        annotator, held, lambda: announced.append(set(held.directions.all())), threading.Event(), tmp_path / "cache"
-    )
+
+    def announce() -> None:
+        announced.append(set(held.directions.all()))
+
+    return Trainer(annotator, held, announce, threading.Event(), tmp_path / "cache", NO_BASE)
 
 
 def wanted(name: str = "new", *, replace: bool = False) -> FitRequest:

@@ -12,34 +12,46 @@ _SEED = 20240612
 
 def accuracy(margins: Tensor, families: Tensor) -> Accuracy:
     """Share of [n] margins above zero, a tie counting half, with a 95 % bootstrap interval that resamples families."""
-    right = _right(margins)
-    low, high, count = interval(right, families)
-    return Accuracy(value=float(right.mean()), low=low, high=high, pairs=len(margins), prompts=count)
+    hits = right(margins)
+    low, high, count = interval(hits, families)
+    return Accuracy(value=float(hits.mean()), low=low, high=high, pairs=len(margins), prompts=count)
 
 
 def gain(margins: Tensor, baseline: Tensor, families: Tensor) -> Gain:
     """Accuracy of [n] margins less that of other margins of the same pairs, with an interval as of `accuracy`."""
-    more = _right(margins) - _right(baseline)
+    more = right(margins) - right(baseline)
     low, high, _ = interval(more, families)
     return Gain(value=float(more.mean()), low=low, high=high)
 
 
 def interval(values: Tensor, families: Tensor) -> tuple[float, float, int]:
     """Where the mean of [n] values lies with 95 % by a bootstrap that resamples families, and how many these are."""
+    low, high = central(resampled_means(values, families))
+    return low, high, len(torch.unique(families))
+
+
+def resampled_means(values: Tensor, families: Tensor, seed: int = _SEED) -> Tensor:
+    """[B] means of [n] values in as many bootstrap samples, each of which draws as many families as there are."""
     _, inverse = torch.unique(families, return_inverse=True)
     count = int(inverse.max()) + 1
     sums = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, values)
     sizes = torch.zeros(count, dtype=torch.double).index_add_(0, inverse, torch.ones_like(values))
-    source = torch.Generator().manual_seed(_SEED)
+    source = torch.Generator().manual_seed(seed)
     means = []
     for _ in range(0, _RESAMPLES, _AT_ONCE):
         draws = torch.randint(count, (_AT_ONCE, count), generator=source)
         means.append(sums[draws].sum(dim=1) / sizes[draws].sum(dim=1))
-    low, high = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    return low, high, count
+    return torch.cat(means)
 
 
-def _right(margins: Tensor) -> Tensor:
+def central(means: Tensor) -> tuple[float, float]:
+    """Between which two values the middle 95 % of bootstrap means lie."""
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+    return low, high
+
+
+def right(margins: Tensor) -> Tensor:
+    """[n] 1 for a margin above zero, 0 below, one half for a tie."""
     return (margins > 0).double() + 0.5 * (margins == 0).double()
 
 

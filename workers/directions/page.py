@@ -53,7 +53,7 @@ def page(report: DirectionReport) -> bytes:
         conflicts=_share_negative(report.histogram) if has_margins else None,
         sites_plot=_svg("sites", lambda axes: _draw_sites(axes, report.sites, read)) if report.sites else None,
         histogram_plot=_svg("histogram", lambda axes: _draw_histogram(axes, report)) if has_margins else None,
-        reliability_plot=_svg("reliability", lambda axes: _draw_reliability(axes, report.reliability))
+        reliability_plot=_svg("reliability", lambda axes: draw_reliability(axes, report.reliability))
         if has_reliability
         else None,
     )
@@ -149,7 +149,8 @@ def _draw_histogram(axes: Axes, report: DirectionReport) -> None:
     axes.set_ylabel("pairs")
 
 
-def _draw_reliability(axes: Axes, bins: list[ReliabilityBin]) -> None:
+def draw_reliability(axes: Axes, bins: list[ReliabilityBin]) -> None:
+    """Confidence against how often it is right, a dot a bin, its size how many pairs that are."""
     filled = [part for part in bins if part.count]
     largest = max(part.count for part in filled)
     lowest = 0.5 if all(part.confidence >= 0.5 for part in filled) else 0.0

@@ -127,8 +127,8 @@ def load_annotator(model: str, home: Path, *, device: str = "auto", dtype: str =
     disable_progress_bar()
     weights = locate(model, home)
     try:
-        target = _target(device)
-        precision = _native_dtype(target) if dtype == "auto" else _dtype(dtype)
+        target = target_device(device)
+        precision = native_dtype(target) if dtype == "auto" else _dtype(dtype)
         tokenizer = AutoTokenizer.from_pretrained(weights.path)
         loaded, report = AutoModelForCausalLM.from_pretrained(
             weights.path,
@@ -179,8 +179,8 @@ def _tapped(annotator: Annotator) -> Annotator:
     return annotator
 
 
-def _target(device: str) -> torch.device:
-    """Where tokens go in.
+def target_device(device: str) -> torch.device:
+    """Where tokens go in; `device` is as of `load_annotator`.
 
     Raises:
         ValueError: several cards are asked for where there is none.
@@ -204,7 +204,8 @@ def _check_spread(model: PreTrainedModel) -> None:
     remove_hook_from_module(model)
 
 
-def _native_dtype(device: torch.device) -> torch.dtype:
+def native_dtype(device: torch.device) -> torch.dtype:
+    """The fastest dtype that a device multiplies natively and that suffices: of CPUs without bfloat16, float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

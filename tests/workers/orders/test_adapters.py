@@ -14,6 +14,7 @@ from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.names import Ref
 from app.schemas.training import AdapterTask, TrainingAnswer
+from tests.conftest import NO_BASE
 from tests.workers.rules.adapting.conftest import telling_pairs
 from tests.workers.rules.adapting.test_teach import options
 from tests.workers.rules.test_bank import POOL, made
@@ -50,7 +51,9 @@ def trainer(
     annotator: Annotator, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Trainer]:
     monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)
-    yield Trainer(annotator, Holdings.of(artifacts, annotator), lambda: None, threading.Event(), tmp_path / "cache")
+    yield Trainer(
+        annotator, Holdings.of(artifacts, annotator), lambda: None, threading.Event(), tmp_path / "cache", NO_BASE
+    )
 
 
 def ordered(trainer: Trainer, bank: RuleBank, kind: str = "head") -> AdapterOrder:

@@ -15,6 +15,7 @@ from app.registry import Registry
 from app.schemas.alignment import AlignmentMethod, AlignmentReport, AlignmentSettings
 from app.schemas.names import Ref
 from app.schemas.training import AlignmentAnswer, AlignmentTask
+from tests.conftest import NO_BASE
 from tests.workers.alignment.conftest import pairs, settings
 from tests.workers.rules.conftest import roomy_annotator
 from workers import training
@@ -58,7 +59,7 @@ def trainer(pupil: Annotator, artifacts: Artifacts, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(training, "_yield_to_annotation", lambda: None)
     places = torch.arange(len(balance().pairs))
     monkeypatch.setattr(contrast, "balance_margins", lambda *_given: (torch.ones(len(places)).double(), places))
-    return Trainer(pupil, Holdings.of(artifacts, pupil), lambda: None, threading.Event(), tmp_path / "cache")
+    return Trainer(pupil, Holdings.of(artifacts, pupil), lambda: None, threading.Event(), tmp_path / "cache", NO_BASE)
 
 
 def short(method: AlignmentMethod, **changes: object) -> AlignmentSettings:
