@@ -34,6 +34,7 @@ from starlette.requests import ClientDisconnect
 from app.artifacts import StoreUnreachable
 from app.jobs.paging import PageMissing
 from app.jobs.submission import QueueFull
+from app.log import request_id
 from app.schemas.alignment import TARGET_KINDS
 from app.schemas.annotate import DIRECTION_KINDS
 from app.schemas.fit import PAIRS_KINDS, RECIPES
@@ -44,6 +45,9 @@ from app.schemas.training import KINDS, METHODS
 log = logging.getLogger("safemargin.api")
 
 MEDIA_TYPE = "application/problem+json"
+REASON = "reason"
+"""Where a request's scope says why it was refused, if its status does not."""
+
 _UNION_TAGS = {
     "prompt": PROMPT_KINDS,
     "direction": DIRECTION_KINDS,
@@ -178,13 +182,15 @@ def _http_error(_request: Request, error: Exception) -> JSONResponse:
     return problem_response(error.status_code, str(error.detail), headers=error.headers)
 
 
-def _queue_error(_request: Request, error: Exception) -> JSONResponse:
+def _queue_error(request: Request, error: Exception) -> JSONResponse:
+    request.scope[REASON] = "queue_away"
     log.warning("the queue does not answer: %s", error)
     return problem_response(503, "the queue does not answer", headers={"Retry-After": "5"})
 
 
-def _queue_full(_request: Request, error: Exception) -> JSONResponse:
+def _queue_full(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, QueueFull)
+    request.scope[REASON] = "queue_full"
     headers = {"Retry-After": str(math.ceil(error.seconds))}
     return problem_response(503, "the queue is full", headers=headers)
 
@@ -195,7 +201,8 @@ def _page_missing(_request: Request, _error: Exception) -> JSONResponse:
     return problem_response(422, "the request is not valid", errors=[error])
 
 
-def _store_error(_request: Request, error: Exception) -> JSONResponse:
+def _store_error(request: Request, error: Exception) -> JSONResponse:
+    request.scope[REASON] = "store_away"
     log.warning("%s", error)
     return problem_response(503, "the artifact store does not answer", headers={"Retry-After": "5"})
 
@@ -204,16 +211,18 @@ def _cut_off(_request: Request, _error: Exception) -> JSONResponse:
     return problem_response(400, "the body was cut off")
 
 
-def _disk_error(_request: Request, error: Exception) -> JSONResponse:
+def _disk_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, OSError)
     if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
         raise error
+    request.scope[REASON] = "disk_full"
     log.error("no room for temporary files: %s", error.strerror)
     return problem_response(503, "there is no room for this now", headers={"Retry-After": "30"})
 
 
 def _bug(_request: Request, _error: Exception) -> JSONResponse:
-    return problem_response(500, "an unexpected error; the service's log has it")
+    headers = {"X-Request-ID": request_id.get()}  # answered outside of all middleware
+    return problem_response(500, "an unexpected error; the service's log has it", headers=headers)
 
 
 def _invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -10,11 +10,12 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from app import __version__, errors
+from app.access import Access
 from app.auth.exposure import refuse_if_open
 from app.auth.keys import KeyRing, Keys
 from app.body import BodyLimit
 from app.janitor import keep_sweeping
-from app.metrics import Metrics, RequestMetrics
+from app.metrics import Metrics
 from app.routes import (
     alignments,
     annotate,
@@ -97,7 +98,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         app.include_router(room.router)
     errors.install(app)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes, streams={"/files": config.max_file_bytes})
-    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(Access, metrics=metrics)
     return app
 
 

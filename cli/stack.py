@@ -16,9 +16,14 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+import orjson
 
 from app.settings import Settings
 from cli import embedded
+
+API = ("-m", "app.serve")
+WORKER = ("-m", "workers.main")
+"""What Python is told to be the API or a worker, here and in containers."""
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 40.0
@@ -144,10 +149,9 @@ class Stack:
             _await_socket(embedded.socket_path(self.folder), self._children[-1].process)
             self._environment["REDIS_URL"] = embedded.url(self.folder)
         for number in range(self._config.workers):
-            self._add(f"worker-{number}", [sys.executable, "-m", "workers.main"])
-        serve = [sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app", "--log-level", "warning"]
-        serve += ["--timeout-graceful-shutdown", "5"]
-        self._add("api", [*serve, "--host", self._config.host, "--port", str(self.port)])
+            self._add(f"worker-{number}", [sys.executable, *WORKER])
+        self._environment |= {"SAFEMARGIN_HOST": self._config.host, "PORT": str(self.port)}
+        self._add("api", [sys.executable, *API])
 
     def _add(self, name: str, command: list[str]) -> None:
         self._children.append(_Child(name, command, self._spawn(name, command)))
@@ -171,7 +175,15 @@ class Stack:
     def _last_words(self, name: str) -> str:
         path = self.folder / f"{name}.log"
         lines = path.read_text(errors="replace").strip().splitlines()[-3:] if path.exists() else []
-        return ": " + " | ".join(lines) if lines else ""
+        return ": " + " | ".join(map(_message, lines)) if lines else ""
+
+
+def _message(line: str) -> str:
+    """What a line of a log says to people."""
+    try:
+        return str(orjson.loads(line)["message"])
+    except (ValueError, TypeError, KeyError):
+        return line
 
 
 def _die_with_parent() -> None:

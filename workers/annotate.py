@@ -145,7 +145,8 @@ class PairAnnotator:
         if asked.contrast is not None:
             self.batcher.appetite.brought(0)  # no pass waits for this chunk: others may bring what the stage can read
             return asked.contrast.readings([item for item in items if isinstance(item, Pair)])
-        encoded = [self._encode(item, truncate) for item in items]
+        with self.metrics.tokenise.time():
+            encoded = [self._encode(item, truncate) for item in items]
         groups = [group for group in encoded if isinstance(group, Group)]
         scores = iter(self._scores(groups, asked.scorers, manner))
         readings: list[ItemReading | PairRefused] = []
@@ -174,9 +175,7 @@ class PairAnnotator:
 
     def _answered(self, chunk: Chunk, entries: list[Entry], asked: _Asked) -> ChunkAnswer:
         answer = ChunkAnswer(entries=entries, lines=chunk.lines, provenance=self._provenance(asked))
-        done, failed = answer.counts()
-        self.metrics.pairs.labels("annotated").inc(done)
-        self.metrics.pairs.labels("refused").inc(failed)
+        self.metrics.answered(answer)
         return answer
 
     def _provenance(self, asked: _Asked) -> Provenance:

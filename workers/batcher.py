@@ -23,6 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from app.log import event, request_id
 from workers.appetite import Appetite
 from workers.engine.crew import Read
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
@@ -39,6 +40,7 @@ Scores = tuple[Tensor, ...]
 
 _WINDOW = 16
 _LOOK_SECONDS = 1.0
+_MOST_NAMED = 32
 
 
 class Scorer(Protocol):
@@ -54,12 +56,17 @@ class Scorer(Protocol):
 
 @dataclass
 class _Submission:
-    """Groups of one chunk on their way; `done` is set once every one has its scores or its refusal."""
+    """Groups of one chunk of a request on their way since some moment, in seconds of the monotonic clock.
+
+    `done` is set once every one has its scores or its refusal.
+    """
 
     scorers: Sequence[Scorer]
     variant: Variant | None
     outcomes: list[Scores | PairRefused | None]
     left: int
+    request: str = field(default_factory=request_id.get)
+    since: float = field(default_factory=time.monotonic)
     done: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -129,8 +136,7 @@ class Batcher:
                 with self._wake:
                     del self._running[me]
                     self._wake.notify_all()
-            tokens = sum(entry.group.size for entry in batch)
-            self._metrics.batch(tokens, self._budget.tokens, time.monotonic() - started)
+            self._note(batch, started)
 
     def close(self) -> None:
         """Let `run` return once nothing is pending."""
@@ -169,6 +175,23 @@ class Batcher:
         for i, outcome in zip(doubtful, self._split([groups[i] for i in doubtful], work, urgent), strict=True):
             outcomes[i] = outcome  # refused for what another group brought along, it may be fine alone
         return outcomes
+
+    def _note(self, batch: list[_Entry], started: float) -> None:
+        """Count a batch, and log it with the requests that it was for."""
+        seconds = time.monotonic() - started
+        tokens = sum(entry.group.size for entry in batch)
+        waited = started - min(entry.submission.since for entry in batch)
+        self._metrics.batch(tokens, self._budget.tokens, seconds, waited)
+        requests = dict.fromkeys(entry.submission.request for entry in batch)
+        event(
+            log,
+            "batch",
+            groups=len(batch),
+            tokens=tokens,
+            waited=round(waited, 6),
+            seconds=round(seconds, 6),
+            requests=list(islice(requests, _MOST_NAMED)),
+        )
 
     def _split(self, groups: Sequence[Group], work: _Work, urgent: bool) -> list[Scores | PairRefused]:
         parts = [group.split(self._budget.tokens) for group in groups]

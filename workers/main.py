@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -16,8 +17,9 @@ from redis.exceptions import RedisError
 
 from app.artifacts import Artifacts, StoreUnreachable
 from app.jobs import custody, keys, roster
-from app.jobs.roster import HeldBank, WorkerState
+from app.jobs.roster import HeldBank, WorkerState, address_towards
 from app.jobs.store import JobStore
+from app.log import set_up as set_up_log
 from app.registry import Registry
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
@@ -32,7 +34,7 @@ from workers.engine.annotator import Annotator
 from workers.engine.crew import Read, reader
 from workers.engine.errors import DeviceLost, EngineError
 from workers.lanes import Lanes
-from workers.metrics import WorkerMetrics
+from workers.metrics import LOOPBACK, WorkerMetrics
 from workers.orders.rewards import Base
 from workers.probe import probe
 from workers.registry import Holdings, publish_shipped
@@ -57,7 +59,7 @@ _DRAIN_SECONDS = 30.0
 
 def main() -> int:
     """Serve until told to stop; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_log()
     config = settings()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -84,11 +86,14 @@ def main() -> int:
 def _serve(config: Settings, annotator: Annotator, holdings: Holdings, read: Read, stop: threading.Event) -> int:
     metrics = WorkerMetrics()
     metrics.watch(annotator.budget)
+    metrics.watch_devices(annotator.devices)
     in_turn = annotator.device.type == "cuda"
     batcher = Batcher(read, annotator.budget, metrics, passes=annotator.passes, in_turn=in_turn)
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
-    presence = Presence(redis, name, annotator, holdings, metrics.serve(config.metrics_port))
+    address = address_towards(redis) if config.metrics_port else LOOPBACK
+    heard, port = metrics.heartbeat.set_to_current_time, metrics.serve(config.metrics_port)
+    presence = Presence(redis, name, annotator, holdings, port, address, heard)
     base = Base(config.model, config.home_folder, config.device)
     trainer = Trainer(annotator, holdings, presence.announce, stop, config.home_folder / "cache", base)
     cache = ScoreCache(redis, annotator, config.score_cache_entries) if config.score_cache_entries else None
@@ -119,7 +124,8 @@ class Presence:
         name: unique name of the process.
         annotator: what it loaded and has proven (`probe`).
         holdings: what it holds.
-        metrics_port: where its metrics are.
+        metrics_port, address: where its metrics are.
+        heard: called whenever the queue has heard of it.
     """
 
     redis: Redis
@@ -127,6 +133,8 @@ class Presence:
     annotator: Annotator
     holdings: Holdings
     metrics_port: int
+    address: str = LOOPBACK
+    heard: Callable[[], None] = lambda: None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def announce(self) -> None:
@@ -137,6 +145,7 @@ class Presence:
         try:
             with self._one_at_a_time:
                 self._announce()
+            self.heard()
         except RedisError as error:
             log.warning("heartbeat not delivered: %s", error)
 
@@ -150,6 +159,7 @@ class Presence:
             device=str(self.annotator.device),
             dtype=self.annotator.dtype_name,
             metrics_port=self.metrics_port,
+            address=self.address,
             directions=cards,
             probes={card.id: card.digest for card in cards},
             banks=[HeldBank.model_validate(card, from_attributes=True) for card in banks],

@@ -20,6 +20,7 @@ from app.jobs import rows as stored
 from app.jobs.collect import answer_path
 from app.jobs.hand import Claim, Hand
 from app.jobs.store import JobStore
+from app.log import event, request_id
 from app.schemas.chunk import Chunk, ChunkAnswer, Reading
 from app.schemas.pairs import Pair
 from app.schemas.score import Candidates
@@ -92,6 +93,9 @@ def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
 
 def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, Claim], None]) -> None:
     """Whatever becomes of it, the chunk is out of the hand afterwards."""
+    request_id.set(claim.request)
+    if claim.waited is not None:
+        duty.pairs.metrics.queue_wait.labels(claim.queue).observe(claim.waited)
     try:
         _patiently(lambda: work(duty, hand, claim))
     except (NotHeld, AlignmentError, DirectionError, RewardError, RuleError, EngineError, Taken) as error:
@@ -109,6 +113,7 @@ def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, C
         log.error("chunk %s of job %s failed: %s at %s", claim.number, claim.job_id, type(error).__name__, _at(error))
         _fail(duty, claim, f"the worker failed ({type(error).__name__}); its log says where")
     _patiently(hand.put_down)
+    request_id.set("")
 
 
 def _patiently(ask: Callable[[], Asked]) -> Asked:
@@ -126,6 +131,7 @@ def _fail(duty: Duty, claim: Claim, reason: str) -> None:
 
 
 def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
+    started = time.monotonic()
     chunk = _chunk(duty, claim)
     if chunk is None:
         return
@@ -135,6 +141,7 @@ def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
         hand.give_back()
         return
     done, failed = answer.counts()
+    computed = time.monotonic()
     body = answer.model_dump_json().encode()
     if claim.rows is not None:
         if not _patiently(lambda: duty.jobs.wanted(claim.job_id, claim.number)):
@@ -142,6 +149,14 @@ def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
         _patiently(partial(duty.artifacts.write, answer_path(claim.job_id, claim.number), body))
         body = b""
     _patiently(lambda: hand.answer(claim, body, done=done, failed=failed, tokens=chunk.tokens))
+    duty.pairs.metrics.store.observe(time.monotonic() - computed)
+    _log_end(claim, "chunk", started, annotated=done, refused=failed, tokens=chunk.tokens)
+
+
+def _log_end(claim: Claim, what: str, started: float, **figures: int) -> None:
+    waited = {} if claim.waited is None else {"waited": round(claim.waited, 6)}
+    seconds = round(time.monotonic() - started, 6)
+    event(log, what, job=claim.job_id, number=claim.number, queue=claim.queue, **waited, seconds=seconds, **figures)
 
 
 def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
@@ -202,6 +217,7 @@ def _train(duty: Duty, hand: Hand, claim: Claim) -> None:
     """Asks the queue patiently itself: begun again, the work would lose what was done, or meet its own result."""
     if claim.payload is None:
         return
+    started = time.monotonic()
     _sweep(duty)
     order = duty.trainer.order(claim.kind, claim.payload)
 
@@ -214,6 +230,7 @@ def _train(duty: Duty, hand: Hand, claim: Claim) -> None:
         hand.give_back()
         return
     _patiently(lambda: hand.answer(claim, answer.model_dump_json().encode(), done=0))
+    _log_end(claim, claim.kind, started)
 
 
 def _sweep(duty: Duty) -> None:

@@ -1,7 +1,7 @@
 """The chunks that lanes have in hand: claimed, marked, answered or given back."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from app.jobs import keys, load
@@ -17,8 +17,10 @@ class Claim:
     Attributes:
         queue, job_id, number: which.
         kind, rows, options: of its job.
+        request: id of the request that its job comes of; empty where it is not known.
         payload: its work; None where that lies in the artifact store, or the job is gone.
         suspicion: what is known of earlier workers that died with it.
+        waited: seconds that the job waited for this; None where it is not the first of its chunks.
     """
 
     queue: str
@@ -27,8 +29,10 @@ class Claim:
     kind: JobKind
     rows: str | None
     options: str | None
+    request: str
     payload: bytes | None
     suspicion: Suspicion | None
+    waited: float | None = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,11 @@ class Hand:
 
     def claim(self, queue: str) -> Claim | None:
         """Take the next chunk of a queue, or the one that is in hand still; None if there is none."""
-        found = self.jobs.run(
-            "claim", [keys.ready(queue), keys.in_hand(self.worker)], [keys.JOB, self.lane, time.time()]
-        )
+        now = time.time()
+        found = self.jobs.run("claim", [keys.ready(queue), keys.in_hand(self.worker)], [keys.JOB, self.lane, now])
         if not found:
             return None
-        job_id, number, kind, rows, options, payload, suspicion = found
+        job_id, number, kind, rows, options, request, payload, suspicion, made = found
         return Claim(
             queue=queue,
             job_id=job_id.decode(),
@@ -59,8 +62,10 @@ class Hand:
             kind=cast(JobKind, (kind or b"annotate").decode()),
             rows=rows.decode() if rows else None,
             options=options.decode() if options else None,
+            request=request.decode() if request else "",
             payload=payload,
             suspicion=Suspicion.model_validate_json(suspicion) if suspicion else None,
+            waited=max(0.0, now - float(made)) if made else None,
         )
 
     def mark(self, claim: Claim, rows: range) -> None:

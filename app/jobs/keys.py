@@ -17,6 +17,9 @@ WORKERS = PREFIX + "workers"
 JOB = PREFIX + "job:"
 EXPIRING = PREFIX + "expiring"
 """Sorted set of what lies in the artifact store until a time: `job:ID`, `file:ID`."""
+ENDED = PREFIX + "ended"
+"""Hash from kind and status to how many jobs have ended so."""
+
 WEBHOOKS_DUE = PREFIX + "webhooks:due"
 """Sorted set of the jobs whose end is to be told, by the Unix time when to try."""
 

@@ -1,5 +1,6 @@
 """The live workers and what each says of itself."""
 
+import socket
 from typing import cast
 
 from pydantic import BaseModel
@@ -36,7 +37,7 @@ class WorkerState(BaseModel):
     Attributes:
         name: unique name of the process.
         model, model_revision, device, dtype: the annotator it holds.
-        metrics_port: where it serves its own /metrics.
+        metrics_port, address: where it serves its own /metrics.
         directions: directions it can project on.
         banks: banks of rule probes it can judge by.
         probes: for each direction id, the digest it held when a forward pass last agreed with the reference.
@@ -48,14 +49,32 @@ class WorkerState(BaseModel):
     device: str
     dtype: str
     metrics_port: int
+    address: str = "127.0.0.1"
     directions: list[DirectionCard]
     probes: dict[str, str]
     banks: list[HeldBank] = []
+
+    @property
+    def metrics_at(self) -> str:
+        """Address and port of its own /metrics."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.metrics_port}"
 
     def ready_for(self, direction: str) -> bool:
         """Whether a probe forward has passed with exactly the direction that it now holds under this id."""
         held = {card.id: card.digest for card in self.directions}
         return direction in held and self.probes.get(direction) == held[direction]
+
+
+def address_towards(redis: Redis) -> str:
+    """The address of this machine that the queue's server sees, which is where others can reach it, too."""
+    server = redis.connection_pool.connection_kwargs
+    if "host" not in server:  # a socket of this machine
+        return "127.0.0.1"
+    family, kind, *_, place = socket.getaddrinfo(server["host"], server["port"], type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(place)  # sends nothing
+        return str(probe.getsockname()[0])
 
 
 def announce(redis: Redis, state: WorkerState) -> None:

@@ -213,7 +213,7 @@ class JobStore:
     @staticmethod
     def ending(job_id: str, queue: str) -> list[str]:
         """Keys of a script that may end a job, in the order of `finish.lua`."""
-        return [keys.job(job_id), keys.tokens(queue), keys.DONE_CHANNEL, keys.WEBHOOKS_DUE, keys.EXPIRING]
+        return [keys.job(job_id), keys.tokens(queue), keys.DONE_CHANNEL, keys.WEBHOOKS_DUE, keys.EXPIRING, keys.ENDED]
 
     def run(self, name: str, names: Sequence[str], arguments: Sequence[Any]) -> Any:
         """The reply of a script."""

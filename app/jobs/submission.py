@@ -1,8 +1,9 @@
 """What a job is before it exists."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from app.log import request_id
 from app.schemas.jobs import JobKind
 
 _TOMBSTONE_SECONDS = 7 * 86_400
@@ -38,6 +39,7 @@ class Submission:
         options: what workers need beside the rows, as JSON.
         file: id of the file that the rows came with.
         webhook: whom to tell of the end.
+        request: id of the request that it comes of.
     """
 
     kind: JobKind
@@ -53,6 +55,7 @@ class Submission:
     options: str | None = None
     file: str | None = None
     webhook: str | None = None
+    request: str = field(default_factory=request_id.get)
 
     def fields(self, now: float) -> dict[str, str | int | float]:
         """The hash of the job as it begins."""
@@ -60,6 +63,7 @@ class Submission:
         return {
             "kind": self.kind,
             "owner": self.owner,
+            "request": self.request,
             "queue": self.queue,
             "status": "in_progress",
             "total": self.total,

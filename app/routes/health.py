@@ -64,19 +64,31 @@ async def metrics(service: ServiceDep) -> Response:
     try:
         await _look_at_queue(service)
     except (RedisError, StoreUnreachable):
-        service.metrics.waiting_tokens.clear()
-        service.metrics.workers.clear()
+        service.metrics.queue_away()
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
+class Targets(BaseModel):
+    """Where metrics are to be had, in the form of Prometheus' HTTP service discovery."""
+
+    targets: list[str]
+
+
+@router.get("/metrics/workers", summary="Where the metrics of the workers are")
+async def worker_metrics(service: ServiceDep) -> list[Targets]:
+    """Every live worker's, for `http_sd_configs` of Prometheus."""
+    return [Targets(targets=[worker.metrics_at for worker in await service.workers()])]
+
+
 async def _look_at_queue(service: Service) -> None:
-    for queue, count in (await run_in_threadpool(load.waiting, service.redis)).items():
-        service.metrics.waiting_tokens.labels(queue).set(count)
+    waiting = await run_in_threadpool(load.queues, service.redis)
+    ended = await run_in_threadpool(load.ended, service.redis)
+    memory = await run_in_threadpool(load.memory, service.redis)
+    service.metrics.queue(waiting, ended, memory)
     workers = await service.workers()
     default = await service.default()
     ready = sum(default is not None and worker.ready_for(default) for worker in workers)
-    service.metrics.workers.labels("yes").set(ready)
-    service.metrics.workers.labels("no").set(len(workers) - ready)
+    service.metrics.workers(ready, len(workers) - ready)
 
 
 def _not_ready(what: str, code: str, why: str) -> Unavailable:

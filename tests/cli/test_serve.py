@@ -126,7 +126,7 @@ def await_worker_other_than(before: int, process: "subprocess.Popen[str]", url: 
 def test_ctrl_c_stops_every_process_it_started(serving: tuple["subprocess.Popen[str]", str]) -> None:
     process, url = serving
     children = psutil.Process(process.pid).children(recursive=True)
-    assert {"valkey-server", "workers.main", "app.main:create_app"} <= {
+    assert {"valkey-server", "workers.main", "app.serve"} <= {
         part for child in children for part in (child.name(), *child.cmdline())
     }
     process.send_signal(signal.SIGINT)
