@@ -25,7 +25,7 @@ def set_up() -> None:
     terminal = sys.stderr.isatty()
     handler = logging.StreamHandler()
     handler.setFormatter(PlainLine() if terminal else JsonLine())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in _OWN:
         logging.getLogger(name).setLevel(logging.INFO)
     if terminal:

@@ -17,12 +17,8 @@ import orjson
 import psutil
 import pytest
 
-from app.artifacts import Artifacts
-from app.registry import Registry
-from app.settings import Settings
 from cli.stack import Stack
-from tests.conftest import publish, random_direction, tiny_annotator
-from workers.engine.annotator import load_annotator
+from tests.running import running, tiny_model
 
 ROUNDS = int(os.environ.get("SAFEMARGIN_SOAK_ROUNDS", "1"))
 PAIRS = 2000 * ROUNDS
@@ -34,36 +30,16 @@ CHUNK_TOKENS = 400
 Answer = TypeVar("Answer")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny annotator as users bring their own: a folder."""
-    folder = tmp_path_factory.mktemp("tiny")
-    made = tiny_annotator()
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def service(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+def service(tmp_path: Path) -> Iterator[Stack]:
     """The whole service with two workers that remember no scores, watched over as `safemargin serve` does."""
-    environment = {
-        "SAFEMARGIN_MODEL": str(model),
-        "SAFEMARGIN_HOME": str(tmp_path),
-        "SAFEMARGIN_DTYPE": "float32",
+    settings = {
         "SAFEMARGIN_WORKERS": "2",
         "SAFEMARGIN_CHUNK_TOKENS": str(CHUNK_TOKENS),
         "SAFEMARGIN_SCORE_CACHE_ENTRIES": "0",
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    annotator = load_annotator(str(model), tmp_path, dtype="float32")
-    registry = Registry(Artifacts(str(tmp_path)))
-    publish(registry, random_direction(annotator, "tiny", slope=1.0, level_edges=[0.0], unreliable=False))
-    registry.set_default(annotator.revision, "tiny")
     stop = threading.Event()
-    with Stack(Settings(port=0), quiet=True) as stack:
-        stack.wait_until_ready()
+    with running(tiny_model(tmp_path / "model"), tmp_path, **settings) as stack:
         supervisor = threading.Thread(target=supervise, args=(stack, stop))
         supervisor.start()
         yield stack

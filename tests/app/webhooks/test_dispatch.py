@@ -251,7 +251,7 @@ def test_neither_a_queue_that_fails_nor_a_job_that_cannot_be_read_stops_the_othe
     async def run() -> None:
         async with AsyncRedis.from_url(office.url) as redis:
             running = asyncio.create_task(office.dispatch(redis).run())
-            while office.counted("delivered") is None or office.counted("retried") is None:
+            while not (office.counted("delivered") and office.counted("retried")):
                 await asyncio.sleep(0.01)
             running.cancel()
             await asyncio.wait([running])
