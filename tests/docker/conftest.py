@@ -25,7 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def load(stack: Stack) -> Iterator[None]:
-    """Requests of all kinds, while the test goes on: new pairs and old ones, a file now and then, and what is refused."""
+    """Requests of all kinds while a test goes on: new pairs and old ones, now and then a file, and what is refused."""
     stop = threading.Event()
     thread = threading.Thread(target=_keep_asking, args=(stack.url, stop))
     thread.start()
