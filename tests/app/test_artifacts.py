@@ -1,8 +1,13 @@
-"""The artifact store, in a folder and in memory."""
+"""The artifact store, in a folder, in memory and in S3: a server of moto's, which speaks its protocol."""
 
 import errno
+import secrets
+import socket
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +18,45 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from app.artifacts import ArtifactMissing, Artifacts, StoreUnreachable
 
 
-@pytest.fixture(params=["folder", "file URL", "memory"])
+@pytest.fixture(scope="session")
+def s3() -> Iterator[None]:
+    """An S3 that this process' environment leads to."""
+    pytest.importorskip("s3fs", reason="no s3fs here: `pip install 'safemargin[s3,dev]'` brings it and moto")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "anybody")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        while not _listens(port):
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield
+    server.terminate()
+    server.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(params=["folder", "file URL", "memory", "S3"])
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Artifacts]:
     """An empty store whose root does not exist yet."""
     memory = fsspec.filesystem("memory")
-    urls = {"folder": str(tmp_path / "store"), "file URL": f"file://{tmp_path}/store", "memory": "memory://store"}
+    if request.param == "S3":
+        request.getfixturevalue("s3")
+    urls = {
+        "folder": str(tmp_path / "store"),
+        "file URL": f"file://{tmp_path}/store",
+        "memory": "memory://store",
+        "S3": f"s3://bucket-{secrets.token_hex(4)}/store",
+    }
     yield Artifacts(urls[request.param])
     if memory.exists("/store"):
         memory.rm("/store", recursive=True)
