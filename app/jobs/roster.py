@@ -71,7 +71,7 @@ def address_towards(redis: Redis) -> str:
     server = redis.connection_pool.connection_kwargs
     if "host" not in server:  # a socket of this machine
         return "127.0.0.1"
-    family, kind, *_, place = socket.getaddrinfo(server["host"], server["port"], type=socket.SOCK_DGRAM)[0]
+    family, kind, *_, place = socket.getaddrinfo(server["host"], server.get("port", 6379), type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
         probe.connect(place)  # sends nothing
         return str(probe.getsockname()[0])

@@ -1,5 +1,6 @@
 """Health and metrics over HTTP."""
 
+import re
 from pathlib import Path
 
 from redis import Redis
@@ -99,9 +100,35 @@ def test_metrics_are_served_without_a_queue(connect: Connect) -> None:
     answer = client.get("/metrics")
     assert answer.status_code == 200
     assert 'route="/livez"' in answer.text
-    assert "safemargin_waiting_chunks{" not in answer.text  # what is not known is not given
+    assert "safemargin_waiting_tokens{" not in answer.text  # what is not known is not given
 
 
 def test_interactive_documentation_is_served(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     assert client.get("/openapi.json").json()["info"]["title"] == "Safemargin"
+
+
+def test_metrics_tell_what_the_queue_has_seen(client: TestClient) -> None:
+    client.post("/annotate", json={"pairs": [PAIR]}).raise_for_status()
+    text = client.get("/metrics").text
+    found = re.search(r'safemargin_jobs_total\{kind="annotate",status="completed"\} (\S+)', text)
+    assert found
+    assert float(found[1]) >= 1
+    for queue in keys.TASKS:
+        assert f'safemargin_waiting_jobs{{queue="{queue}"}} 0.0' in text
+        assert f'safemargin_oldest_wait_seconds{{queue="{queue}"}} 0.0' in text
+    for place in ("host", "queue"):
+        assert f'safemargin_memory_bytes{{place="{place}"}} ' in text
+        assert f'safemargin_memory_limit_bytes{{place="{place}"}} ' in text
+
+
+def test_prometheus_is_told_where_the_metrics_of_every_live_worker_are(
+    connect: Connect, empty_queue: str, worker: PairAnnotator
+) -> None:
+    redis = Redis.from_url(empty_queue)
+    assert connect(redis_url=empty_queue).get("/metrics/workers").json() == []
+    roster.announce(redis, state(worker, name="a", address="10.0.0.2", metrics_port=9100))
+    roster.announce(redis, state(worker, name="b", address="fd00::2", metrics_port=9100))
+    client = connect(redis_url=empty_queue)
+    targets = [entry["targets"] for entry in client.get("/metrics/workers").json()]
+    assert targets == [["10.0.0.2:9100"], ["[fd00::2]:9100"]]

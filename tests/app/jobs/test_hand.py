@@ -159,3 +159,17 @@ def test_a_job_that_is_over_takes_no_answers(store: JobStore, hire: Hire, end: s
     assert job_of(store, job_id).request_counts.completed == 1
     assert [kept for _, kept in store.answers(job_id)] == [b"done"]
     assert load.waiting(store.redis)[keys.ANNOTATE] == 0
+
+
+def test_a_claim_knows_the_request_that_its_job_comes_of(store: JobStore, hire: Hire) -> None:
+    store.submit(submission(2, request="7f"), limit=PLENTY)
+    assert [claimed(hire(lane=lane)).request for lane in "ab"] == ["7f", "7f"]
+
+
+def test_the_first_chunk_says_how_long_its_job_has_waited(store: JobStore, hire: Hire) -> None:
+    job_id = store.submit(submission(2), limit=PLENTY)
+    store.redis.hincrbyfloat(keys.job(job_id), "created_at", -60)
+    first, second = (claimed(hire(lane=lane)).waited for lane in "ab")
+    assert first is not None
+    assert 60 <= first < 120
+    assert second is None

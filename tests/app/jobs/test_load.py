@@ -72,3 +72,28 @@ def test_the_notes_of_the_pace_expire(store: JobStore, hire: Hire) -> None:
     answer(lane := hire(), claimed(lane))
     (name,) = store.redis.scan_iter(keys.PREFIX + "pace:*")
     assert 0 < store.redis.ttl(name) <= 120
+
+
+def test_what_waits_is_told_by_queue_with_the_age_of_the_oldest_that_nobody_has_begun(
+    store: JobStore, hire: Hire, clock: Clock
+) -> None:
+    ids = [store.submit(submission(2, queue=keys.BULK), limit=PLENTY) for _ in range(3)]
+    for age, job_id in zip((70, 50, 30), ids, strict=True):
+        store.redis.hset(keys.job(job_id), "created_at", clock.now - age)
+    assert load.queues(store.redis)[keys.BULK] == load.Waiting(tokens=60, jobs=3, oldest=70)
+    claimed(hire(), keys.BULK)
+    assert load.queues(store.redis)[keys.BULK] == load.Waiting(tokens=60, jobs=3, oldest=50)
+    assert load.queues(store.redis)[keys.ANNOTATE] == load.Waiting(tokens=0, jobs=0, oldest=0)
+
+
+def test_jobs_that_have_ended_are_counted_by_kind_and_status_also_when_they_are_gone(
+    store: JobStore, hire: Hire
+) -> None:
+    assert set(load.ended(store.redis).values()) == {0}
+    done, cancelled = (store.submit(submission(), limit=PLENTY) for _ in range(2))
+    answer(lane := hire(), claimed(lane))
+    store.cancel(cancelled)
+    store.fail(store.submit(submission(kind="training"), limit=PLENTY), "for no reason")
+    store.drop(done)
+    counted = {ends for ends, count in load.ended(store.redis).items() if count == 1}
+    assert counted == {("annotate", "completed"), ("annotate", "cancelled"), ("training", "failed")}
