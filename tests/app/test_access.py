@@ -26,7 +26,7 @@ def test_a_client_s_own_id_is_kept(client: TestClient) -> None:
 
 @pytest.mark.parametrize("own", ["a b", "ä", "x" * 65, "", '"; drop'])
 def test_an_id_that_could_be_anything_is_replaced(client: TestClient, own: str) -> None:
-    answer = client.get("/livez", headers={"X-Request-ID": own.encode()})
+    answer = client.get("/livez", headers={b"X-Request-ID": own.encode()})
     assert answer.headers["X-Request-ID"] not in {own, ""}
 
 

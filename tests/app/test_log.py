@@ -19,13 +19,16 @@ def record(message: str = "done", error: BaseException | None = None, **fields: 
 @pytest.fixture
 def refused() -> BaseException:
     """An error that quotes what it could not handle, and says so of another one."""
-    try:
+
+    def fail() -> None:
         try:
             int("a pair's text")
         except ValueError as error:
             raise RuntimeError("about a pair's text") from error
-    except RuntimeError as error:
-        return error
+
+    with pytest.raises(RuntimeError) as raised:
+        fail()
+    return raised.value
 
 
 def test_a_line_is_an_object_with_what_happened_and_to_which_request(monkeypatch: pytest.MonkeyPatch) -> None:

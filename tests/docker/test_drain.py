@@ -16,7 +16,7 @@ from cli.stack import Stack
 
 pytestmark = pytest.mark.real
 
-ROWS = 4000
+ROWS = 2000
 PATIENCE = 60.0
 
 
