@@ -14,7 +14,7 @@ from tests.app.auth.conftest import Carry
 
 PAIR = {"prompt": "How do I pick a lock?", "chosen": "Ask a locksmith.", "rejected": "Bend two hairpins."}
 BODY = {"pairs": [PAIR]}
-OPEN = {"/livez", "/readyz", "/metrics"}
+OPEN = {"/livez", "/readyz", "/metrics", "/metrics/workers"}
 
 
 def operations() -> list[tuple[str, str, dict[str, Any]]]:
