@@ -1,8 +1,9 @@
 """Scores that were computed before, by content: a repeated or overlapping data set costs only what is new.
 
 The score of a response depends on the model that is read, its template and precision, the direction, the prompt and the
-response, or on the reward model, which has model and template in its own digest; a digest of all these is its key. The cache lies in Redis, so that workers share it, in two generations: a
-full one becomes the old one, and the old one before it is forgotten.
+response; a digest of all these is its key, and the digest of a reward model has model and template in it. The cache lies
+in Redis, so that workers share it, in two generations: a full one becomes the old one, and the old one before it is
+forgotten.
 """
 
 import hashlib
@@ -113,9 +114,7 @@ class ScoreCache:
         self._entries = entries
         self._made_by = f"{annotator.template.digest} {annotator.dtype_name}"
 
-    def keys(
-        self, messages: Sequence[Message], responses: Sequence[str], sources: Sequence[Source]
-    ) -> list[bytes]:
+    def keys(self, messages: Sequence[Message], responses: Sequence[str], sources: Sequence[Source]) -> list[bytes]:
         """Key of every response by each of D sources, [D · K]."""
         prompt = orjson.dumps([[message.role, message.content] for message in messages])
         found = []

@@ -154,7 +154,9 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
     place = stored.chunk_place(duty.artifacts, claim.rows, claim.number)
     rows = stored.read_chunk(duty.artifacts, claim.rows, place)
     reading = Reading.model_validate_json(claim.options)
-    items: list[Pair | Candidates | Query] = [row.pair.model_copy(update={"id": row.pair.id or str(row.line)}) for row in rows]
+    items: list[Pair | Candidates | Query] = [
+        row.pair.model_copy(update={"id": row.pair.id or str(row.line)}) for row in rows
+    ]
     return Chunk.model_construct(
         directions=reading.directions,
         truncate=reading.truncate,

@@ -1,4 +1,4 @@
-"""POST /reward-models/{id}/reward: whole dialogues in, rewards out, as OpenRLHF's remote reward client asks for them."""
+"""POST /reward-models/{id}/reward: dialogues in, rewards out, in the form of OpenRLHF's remote reward client."""
 
 import secrets
 from typing import Annotated
@@ -26,9 +26,7 @@ from app.service import ServiceDep
 _WAIT_SECONDS = 170.0
 """The client gives up after 180, and takes a 202 for an answer."""
 
-router = APIRouter(
-    prefix="/reward-models", route_class=JsonRoute, tags=["reward models"], responses=GUARDED | METERED
-)
+router = APIRouter(prefix="/reward-models", route_class=JsonRoute, tags=["reward models"], responses=GUARDED | METERED)
 
 
 @router.post(

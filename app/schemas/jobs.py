@@ -28,8 +28,8 @@ class Job(BaseModel):
 
     id: str
     kind: JobKind = Field(
-        description="What it does: annotate pairs, score responses, give rewards, make a direction, or what POST /training "
-        "asks."
+        description="What it does: annotate pairs, score responses, give rewards, make a direction, or what "
+        "POST /training asks."
     )
     status: JobStatus
     request_counts: RequestCounts

@@ -8,10 +8,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from app.schemas.pairs import Message
@@ -91,12 +90,12 @@ class ServedReward:
             raise TooLong(_TOO_LONG, **refusal.counts) from None
         texts = [*(message.content for message in messages), *responses]
         if plain.truncated or self._template.looks_controlled(texts):
-            # Text by text; else as a whole, as tokens of templates that trim texts, say, are others than those of parts.
+            # Text by text; else as a whole, as it was trained on: a template may trim texts, say.
             dialogues = [[*plain.prefix, *branch.tokens[: branch.content], *self._ending] for branch in plain.branches]
         else:
             dialogues = [self.model.encode(messages, response) for response in responses]
         dialogues = [self._read_up_to(tokens) for tokens in dialogues]
-        shared = min(len(commonprefix(dialogues)), len(plain.prefix), min(map(len, dialogues)) - 1)
+        shared = min(_alike(dialogues), len(plain.prefix), min(map(len, dialogues)) - 1)
         contents = [branch.content for branch in plain.branches]
         return _group(dialogues, shared, contents, plain.prompt, truncated=plain.truncated)
 
@@ -122,9 +121,9 @@ class ServedReward:
             raise TooLong("a query is longer than the reward model's window", tokens=len(tokens), window=window)
         cut = len(text) > most or excess > 0
         tokens = self._read_up_to(tokens[max(0, excess) :])
-        if len(tokens) < 2:  # noqa: PLR2004  one to share, one to read
+        if len(tokens) < 2:
             raise TemplateRefused("a query is a whole dialogue as the reward model's chat template writes it")
-        shared = 1 if cut else len(commonprefix([tokens[:-1], self._tokens(prompt)]))
+        shared = 1 if cut else _alike([tokens[:-1], self._tokens(prompt)])
         return _group([tokens], max(1, shared), [0], 0, truncated=cut)
 
     def _tokens(self, text: str) -> list[int]:
@@ -211,6 +210,11 @@ def _check(made: ServedReward, plain: Tensor) -> None:
     distance = (made.scores(activations) - plain).abs().max()
     if not distance <= allowed:
         raise UnusableModel(f"packed and plain rewards of {made.id} differ by {distance:.2g} (allowed {allowed:.2g})")
+
+
+def _alike(dialogues: Sequence[Sequence[int]]) -> int:
+    """With how many tokens all begin."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*dialogues, strict=False)))
 
 
 def _group(
