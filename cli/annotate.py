@@ -50,8 +50,8 @@ def annotate(
     method: Annotated[
         str,
         typer.Option(
-            help="margin; rules: what the rules say that are critical; rahf: what a taught model says itself; or reward: "
-            "the reward of a reward model."
+            help="margin; rules: what the rules say that are critical; rahf: what a taught model says itself; or "
+            "reward: the reward of a reward model."
         ),
     ] = "margin",
     alignment: Annotated[str | None, typer.Option(help="Id of the taught model, for --method rahf.")] = None,

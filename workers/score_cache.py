@@ -1,8 +1,8 @@
 """Scores that were computed before, by content: a repeated or overlapping data set costs only what is new.
 
 The score of a response depends on the model that is read, its template and precision, the direction, the prompt and the
-response; a digest of all these is its key, and the digest of a reward model has model and template in it. The cache lies
-in Redis, so that workers share it, in two generations: a full one becomes the old one, and the old one before it is
+response; a digest of all these is its key, and that of a reward model stands for its model and template, too. The cache
+lies in Redis, so that workers share it, in two generations: a full one becomes the old one, and the one before that is
 forgotten.
 """
 

@@ -61,7 +61,7 @@ class AsyncClient:
         truncate: bool = False,
         **options: Any,
     ) -> ScoreResponse:
-        """Scores of responses to one prompt. `options` are `method` and `reward_model`."""
+        """Scores of responses to one prompt."""
         body = {"prompt": prompt, "responses": list(responses), "direction": direction, "truncate": truncate, **options}
         return await self._run(plans.answered("/score", body, ScoreResponse))
 

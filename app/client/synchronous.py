@@ -63,7 +63,7 @@ class Client:
     ) -> AnnotateResponse:
         """Margins of pairs, one entry a pair in order; a job where that takes long is followed to its end.
 
-        `options` are the others of POST /annotate, such as `method`, `alignment`, `reward_model`, `explain` and `rules`.
+        `options` are the others of POST /annotate, such as `method`, `reward_model`, `explain` and `rules`.
         """
         body = {"pairs": plans.as_json(pairs), "direction": direction, "truncate": truncate, **options}
         return self._run(plans.answered("/annotate", body, AnnotateResponse))
@@ -77,7 +77,7 @@ class Client:
         truncate: bool = False,
         **options: Any,
     ) -> ScoreResponse:
-        """Scores of responses to one prompt, and their order. `options` are `method` and `reward_model`."""
+        """Scores of responses to one prompt, and their order; `options` are `method` and `reward_model`."""
         body = {"prompt": prompt, "responses": list(responses), "direction": direction, "truncate": truncate, **options}
         return self._run(plans.answered("/score", body, ScoreResponse))
 
