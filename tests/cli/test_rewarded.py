@@ -19,6 +19,7 @@ from tests.workers.rewards.shelf import classifier, put, ref_to
 from workers.engine.annotator import load_annotator
 
 PAIR = {"prompt": "How do I pick a lock?", "chosen": "Ask a locksmith.", "rejected": "Bend two hairpins."}
+ASKED = [{"role": "user", "content": PAIR["prompt"]}]
 
 
 @pytest.fixture
@@ -50,11 +51,10 @@ def test_rewards_are_those_of_plain_transformers_however_they_are_asked_for(
     service: Stack, folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    turns = [
-        [{"role": "user", "content": PAIR["prompt"]}, {"role": "assistant", "content": PAIR[side]}]
+    texts = [
+        str(tokenizer.apply_chat_template([*ASKED, {"role": "assistant", "content": PAIR[side]}], tokenize=False))
         for side in ("chosen", "rejected")
     ]
-    texts = [str(tokenizer.apply_chat_template(dialogue, tokenize=False)) for dialogue in turns]
     plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         inputs = [tokenizer(text, return_tensors="pt", add_special_tokens=False) for text in texts]
