@@ -169,12 +169,13 @@ def test_a_file_is_judged_by_it_and_a_job_reads_what_the_name_stood_for(client: 
 
 
 def test_a_job_whose_reward_model_is_deleted_fails_and_says_so(
-    client: TestClient, models: RewardModels, mine: RewardCard
+    client: TestClient, models: RewardModels, folder: Path
 ) -> None:
-    models.artifacts.delete(models.place(mine.id, mine.digest) + "/model.safetensors")
-    answer = post(client, **REWARD)
+    card = put(models, folder, "short-lived")
+    models.artifacts.delete(models.place(card.id, card.digest) + "/model.safetensors")
+    answer = post(client, **REWARD | {"reward_model": "short-lived"})
     assert answer.status_code == 500
-    assert "reward model mine was deleted while the job used it" in answer.json()["detail"]
+    assert "reward model short-lived was deleted while the job used it" in answer.json()["detail"]
     assert post(client).status_code == 200
 
 

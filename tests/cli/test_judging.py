@@ -44,7 +44,7 @@ def test_only_what_is_not_the_default_is_said(given: tuple[str, bool, list[str]]
 @pytest.mark.parametrize(
     ("given", "where", "why"),
     [
-        (("mergin", False, []), "--method", "'margin', 'rules' or 'rahf'"),
+        (("mergin", False, []), "--method", "'rules', 'rahf' or 'reward'"),
         (("rules", False, ["k"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["the secret"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["k=3", "k=5"]), "--rules k", "is given twice"),
