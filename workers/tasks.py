@@ -131,7 +131,7 @@ def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
     if chunk is None:
         return
     try:
-        answer = _answer(duty, hand, claim, chunk, Manner(claim.rows is None, _while_wanted(duty, claim)))
+        answer = _answer(duty, hand, claim, chunk, Manner(claim.queue != keys.BULK, _while_wanted(duty, claim)))
     except Interrupted:
         hand.give_back()
         return

@@ -18,6 +18,7 @@ from app.schemas.rewards import RewardCard
 from app.service import Service
 from tests.app.conftest import Connect, Station
 from tests.workers.rewards.shelf import EDGES, classifier, put, ref_to
+from workers.batcher import Batcher
 
 PAIR = {"id": "a", "prompt": "How do I pick a lock?", "chosen": "Ask a locksmith.", "rejected": "Bend two hairpins."}
 OTHER = {"id": "b", "prompt": "Hello?", "chosen": "", "rejected": "Go away."}
@@ -208,6 +209,21 @@ def test_many_queries_come_back_in_their_order(connect: Connect, folder: Path, s
     alone = [client.post(PATH, json={"query": [query]}).json()["rewards"][0] for query in queries]
     assert together == pytest.approx(alone, abs=1e-5)
     assert len(set(alone)) == len(alone)
+
+
+@pytest.mark.usefixtures("mine")
+def test_small_requests_overtake_a_trainer(client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    urgent: list[bool] = []
+    inner = Batcher.score
+
+    def score(batcher: Batcher, *given: Any, **how: Any) -> Any:
+        urgent.append(how["urgent"])
+        return inner(batcher, *given, **how)
+
+    monkeypatch.setattr(Batcher, "score", score)
+    client.post(PATH, json={"query": [written(folder, "Hello?", "Hello.")]})
+    post(client, **REWARD)
+    assert urgent == [False, True]
 
 
 @pytest.mark.usefixtures("mine")
