@@ -12,6 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from app.schemas.pairs import Message
 from app.schemas.rewards import RewardCard
@@ -179,10 +180,11 @@ def served(card: RewardCard, folder: Path, beside: Annotator) -> ServedReward:
         UnusableModel: it is no reward model, or one that the engine reads otherwise than transformers does.
     """
     try:
-        model = load_reward_model(str(folder), folder, device=str(beside.device), dtype=beside.dtype_name)
+        model = load_reward_model(str(folder), folder, device="cpu", dtype="float32")
         head = getattr(model.model, "score", None)
         if not isinstance(head, nn.Linear):
             raise UnusableModel(f"reward model {card.id} is no causal language model with a head: it cannot be served")
+        _settle(model.model, beside)
         dialogues = [model.encode(messages, side) for messages, sides in _PROBES for side in sides]
         plain = model.rewards(dialogues)
         model.model.set_attn_implementation(attention.NAME)
@@ -194,6 +196,16 @@ def served(card: RewardCard, folder: Path, beside: Annotator) -> ServedReward:
     except EngineError as error:
         raise UnusableModel(f"reward model {card.id}: {error}") from error
     return read_by
+
+
+def _settle(model: PreTrainedModel, beside: Annotator) -> None:
+    """Bring all but the head to the annotator's precision, and it all to its device.
+
+    To load it in half precision would make that torch's default meanwhile, also for passes on other threads.
+    """
+    for parameter in model.base_model.parameters():
+        parameter.data = parameter.data.to(beside.dtype)
+    model.to(beside.device)
 
 
 def _check(made: ServedReward, plain: Tensor) -> None:

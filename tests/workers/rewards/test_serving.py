@@ -83,6 +83,15 @@ def test_in_half_precision_rewards_stay_near(card: RewardCard, folder: Path) -> 
     assert rewards(half, half.group(PROMPT, RESPONSES)) == pytest.approx(expected, abs=0.1)
 
 
+def test_while_it_is_loaded_numbers_of_other_threads_stay_what_they_are(
+    card: RewardCard, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, defaults = tiny_annotator(dtype=torch.bfloat16), list[torch.dtype]()
+    monkeypatch.setattr(torch, "set_default_dtype", defaults.append)
+    assert served(card, folder, beside).variant.annotator.dtype == torch.bfloat16
+    assert set(defaults) <= {torch.float32}
+
+
 def test_a_query_is_read_as_it_is_written(model: ServedReward, folder: Path) -> None:
     text = written(folder, PROMPT, RESPONSES[0])
     unfinished = text.removesuffix("<|im_end|>\n")
