@@ -22,6 +22,7 @@ from app.routes import (
     files,
     health,
     jobs,
+    rewarding,
     rewards,
     ruleadapters,
     rulebanks,
@@ -91,6 +92,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         training,
         alignments,
         rewards,
+        rewarding,
         health,
     )
     for room in rooms:
