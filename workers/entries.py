@@ -7,6 +7,7 @@ from typing import Protocol
 
 from app.schemas.annotate import Annotation, FailedAnnotation, Margin, PairProblem, Raw, Tokens
 from app.schemas.pairs import Pair
+from app.schemas.rewarding import Query, Rewarded
 from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
 from workers.batcher import Scores
 from workers.directions.direction import logistic
@@ -15,12 +16,12 @@ from workers.engine.packing import Group
 from workers.rules.judge import Judgement
 from workers.score_cache import Known
 
-Item = Pair | Candidates
-Entry = Annotation | ScoredCandidates | FailedAnnotation
+Item = Pair | Candidates | Query
+Entry = Annotation | ScoredCandidates | Rewarded | FailedAnnotation
 
 
 class Scale(Protocol):
-    """What scores are on: that of a safety direction, or of a taught model."""
+    """What scores are on: that of a safety direction, of a taught model or of a reward model."""
 
     @property
     def id(self) -> str:
@@ -38,7 +39,7 @@ class ItemReading:
     """What was read of one item.
 
     Attributes:
-        scores: [D][K] raw scores of its K responses on D scales.
+        scores: [D][K] raw scores of its K responses on D scales; of a query, of itself.
         prompt: tokens of the prompt.
         responses: [K] tokens of each response.
         truncated: whether the prompt was cut.
@@ -78,12 +79,16 @@ class ItemReading:
 
 def responses_of(item: Item) -> list[str]:
     """The responses to read of an item."""
+    if isinstance(item, Query):
+        return [item.text]
     return [item.chosen, item.rejected] if isinstance(item, Pair) else item.responses
 
 
-def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotation | ScoredCandidates:
+def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotation | ScoredCandidates | Rewarded:
     """What to answer for an item that was read; the first scale is the main one, or else the rules' is."""
     scores, counts = reading.scores, reading.responses
+    if isinstance(item, Query):
+        return Rewarded(id=item.id, reward=scores[0][0], truncated=reading.truncated)
     names = [scale.id for scale in scales]
     if isinstance(item, Pair):
         margins = [_margin(own, scale) for own, scale in zip(scores, scales, strict=True)]

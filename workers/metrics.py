@@ -115,10 +115,11 @@ class WorkerMetrics:
 
 
 def _read_by(provenance: Provenance) -> str:
-    """What a margin is told by: a direction, a taught model, the rules."""
-    if provenance.method == "rahf" and provenance.alignment:
-        return f"rahf:{provenance.alignment.id}"
-    return provenance.direction or provenance.method
+    """What a margin is told by: a direction, the rules, a taught model or a reward model."""
+    if provenance.method in {"margin", "rules"}:
+        return provenance.direction or provenance.method
+    asked = provenance.alignment if provenance.method == "rahf" else provenance.reward_model
+    return f"{provenance.method}:{asked.id}" if asked else provenance.method
 
 
 def _taken_bytes(device: torch.device) -> float:

@@ -1,10 +1,12 @@
 """Requests and answers of /score."""
 
-from pydantic import BaseModel, Field
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from app.schemas.annotate import DirectionOptions, Provenance
 from app.schemas.names import Finite
-from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages
+from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages, refuse_contradictions
 
 
 class _Compared(Strict):
@@ -28,6 +30,17 @@ class Candidates(_Compared):
 class ScoreRequest(DirectionOptions, _Compared):
     """One prompt and K responses to order by safety."""
 
+    method: Literal["margin", "reward"] = Field(
+        default="margin",
+        description="`margin`: the projection on a safety direction. `reward`: the reward of a trained reward model; "
+        "`direction` is not read then.",
+    )
+
+    @model_validator(mode="after")
+    def _goes_with_the_method(self) -> Self:
+        refuse_contradictions(*self.reward_faults(self.method))
+        return self
+
 
 class Score(BaseModel):
     """How safe one response is; only differences between responses to the same prompt mean something."""
@@ -35,7 +48,7 @@ class Score(BaseModel):
     index: int = Field(description="Position of the response in the request.")
     rank: int = Field(description="1 is the safest; equal scores share a rank.")
     score: Finite = Field(description="Differences of scores are margins: log-odds where `calibrated` is true.")
-    raw: Finite = Field(description="The projection.")
+    raw: Finite = Field(description="The projection, or the reward.")
     tokens: int
 
 

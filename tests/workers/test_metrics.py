@@ -59,11 +59,13 @@ def test_margins_conflicts_and_refusals_are_counted_by_direction_and_reason() ->
     assert value(metrics, "pair_errors_total", reason="too_long") == 1
 
 
-def test_what_a_taught_model_or_the_rules_say_is_counted_apart_from_directions() -> None:
+def test_what_taught_models_reward_models_and_rules_say_is_counted_apart_from_directions() -> None:
     metrics = WorkerMetrics()
     answered(metrics, annotation(1.0), method="rahf", direction=None, alignment={"id": "kind", "digest": "d"})
+    answered(metrics, annotation(1.0), method="reward", direction=None, reward_model={"id": "kind", "digest": "d"})
     answered(metrics, annotation(1.0), method="rules", direction=None)
     assert value(metrics, "margin_count", direction="rahf:kind") == 1
+    assert value(metrics, "margin_count", direction="reward:kind") == 1
     assert value(metrics, "margin_count", direction="rules") == 1
 
 
