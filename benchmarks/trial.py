@@ -147,11 +147,12 @@ class Trial:
         """`base`; or a model of a run by its folder, such as `scit/taught`, made if need be."""
         if name == BASE:
             return self.annotator
-        run, _, stage = name.partition("/")
+        which, _, stage = name.partition("/")
+        run = self.run(which)
         if stage == "aligned":
-            self.run(run).all()
-        else:
-            self.run(run).instruct()
+            run.all()
+            return run.aligned
+        run.instruct()
         return taught(self.annotator, self.folder / name)
 
     def measured(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
