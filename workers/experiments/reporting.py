@@ -111,9 +111,9 @@ def markdown(found: MarginReport) -> str:
     seeds = len(found.arms[0].seeds)
     head = (
         f"# Margins on {found.data}\n\n{found.verdict}\n\n{found.base}; {found.pairs} pairs of {found.prompts} "
-        f"prompts, {how.epochs} epochs, batch {how.batch}, rate {how.rate:g}, mean |m| {found.mean_margin:g}, {seeds} seeds. "
-        f"Measured on pairs of other prompts: {tests}. Means over seeds with 95 % intervals over prompts; gains over "
-        "no margin are paired, pair by pair and seed by seed."
+        f"prompts, {how.epochs} epochs, batch {how.batch}, rate {how.rate:g}, mean |m| {found.mean_margin:g}, "
+        f"{seeds} seeds. Measured on pairs of other prompts: {tests}. Means over seeds with 95 % intervals over "
+        "prompts; gains over no margin are paired, pair by pair and seed by seed."
     )
     names = list(found.arms[0].sets)
     shown = [name for name in names if name != BALANCE]
