@@ -70,18 +70,18 @@ def bench(
     Raises:
         UnusableModel: it has no so many blocks, or they cannot be trained by themselves.
     """
-    first = base.model(0, settings.max_length)
-    whole = _weights(annotator.blocks)
     path = folder / "trunk.safetensors"
 
     def begin(seed: int) -> RewardModel:
         model = base.model(seed, settings.max_length)
         model.model.requires_grad_(True)
-        return model if base.trained is None else stored(model, texts, base.trained, path)
+        if base.trained is None:
+            return model
+        _store_once(model, texts, base.trained, path, lambda done, total: tell("store", done, total, None))
+        return stored(model, texts, base.trained, path)
 
-    if base.trained is not None:
-        _store_once(first, texts, base.trained, path, lambda done, total: tell("read", done, total, None))
-    trained = _weights(begin(0).model.base_model.layers) / whole
+    blocks = list(base.model(0, settings.max_length).model.base_model.layers)
+    trained = _weights(blocks[-(base.trained or len(blocks)) :]) / _weights(annotator.blocks)
     return Bench(begin, trained, 3 * trained, settings, threads, tell)
 
 

@@ -91,10 +91,10 @@ class Bench:
             Diverged: the loss became no finite number.
             UnusableModel: rewards became no finite numbers.
         """
-        began = time.monotonic()
         torch.set_num_threads(self.threads)
         settings = RewardSettings.model_validate(self.settings.model_dump() | dict(changes) | {"seed": seed})
         model = self.begin(seed)
+        began = time.monotonic()
         learnt, conflicts = lessons(pairs, settings)
         written = [Written.of(lesson, model) for lesson in learnt]
         precision = native_dtype(model.model.device)
