@@ -54,8 +54,8 @@ class ArmFigures(BaseModel):
     about: str
     seeds: list[int]
     sets: dict[str, ArmOn]
-    should_respond: Accuracy
-    should_refuse: Accuracy
+    should_respond: Accuracy | None
+    should_refuse: Accuracy | None
     pairs: int = Field(description="Trained on.")
     conflicts: int = Field(description="Of them those whose margin contradicts the label.")
     mean_margin: Finite

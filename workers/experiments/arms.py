@@ -84,6 +84,7 @@ _ALL = (
     Arm("default-down", "the default's, conflicts at half weight", "default", settings={"conflicts": "down-weight"}),
     Arm("default-half", "the default's, half as large", "default", size=0.5),
     Arm("default-double", "the default's, twice as large", "default", size=2.0),
+    Arm("default-quadruple", "the default's, four times as large", "default", size=4.0),
     Arm("default-levels", "the default's in four levels", "default", in_levels),
 )  # fmt: skip
 

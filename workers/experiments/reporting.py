@@ -39,7 +39,7 @@ def report(experiment: Experiment, *, data: str, labelled: str | None, base: str
         refused=parts.refused,
         sources=sources,
         arms=arms,
-        ratios=_ratios(sources),
+        ratios=_ratios(sources, experiment.bench.forward),
         verdict=verdict(arms, HELD_OUT),
         version=__version__,
     )
@@ -65,9 +65,12 @@ def _arm(experiment: Experiment, name: str, units: dict[str, list[Unit]], costs:
         called: arm_on(_gaps(own, called), _gaps(plain, called) if plain else None, families(called, pairs))
         for called, pairs in parts.sets.items()
     }
-    benign = balance().benign[torch.tensor([one.line for one in parts.balance])]
-    subjects, gaps = families(BALANCE, parts.balance), _gaps(own, BALANCE)
-    sides = [mean_accuracy([each[side] for each in gaps], subjects[side]) for side in (benign, ~benign)]
+    benign = balance().benign[torch.tensor([one.line for one in parts.balance], dtype=torch.long)]
+    subjects, gaps = families(BALANCE, parts.balance), _gaps(own, BALANCE) if parts.balance else []
+    sides = [
+        mean_accuracy([each[side] for each in gaps], subjects[side]) if bool(side.any()) else None
+        for side in (benign, ~benign)
+    ]
     training = sum((unit.training for unit in own), Cost())
     return ArmFigures(
         arm=name,
@@ -88,8 +91,13 @@ def _gaps(units: Sequence[Unit], called: str) -> list[Tensor]:
     return [torch.tensor(unit.gaps[called], dtype=torch.double) for unit in units]
 
 
-def _ratios(sources: Sequence[SourceFigures]) -> dict[str, float]:
-    """What the ensemble takes over what projections take, to annotate and with all that has to be made first."""
+def _ratios(sources: Sequence[SourceFigures], share: float) -> dict[str, float]:
+    """What the ensemble takes over what projections take, to annotate and with all that has to be made first.
+
+    Args:
+        sources: all of them.
+        share: of the annotator's blocks that were trained: with all of them the ensemble takes that much more.
+    """
     by_name = {source.source: source for source in sources}
     if (ensemble := by_name.get("ensemble")) is None:
         return {}
@@ -97,11 +105,11 @@ def _ratios(sources: Sequence[SourceFigures]) -> dict[str, float]:
     found = {}
     for name in ("legend", "default"):
         if (source := by_name.get(name)) is not None:
-            whole = source.making + source.reading
-            found[f"{name}, reading: seconds"] = dear.seconds / source.reading.seconds
-            found[f"{name}, reading: tokens"] = dear.tokens / source.reading.tokens
-            found[f"{name}, with making: seconds"] = dear.seconds / whole.seconds
-            found[f"{name}, with making: tokens"] = dear.tokens / whole.tokens
+            costs = {"reading": source.reading, "making and reading": source.making + source.reading}
+            for what, cost in costs.items():
+                found[f"{name}, {what}: seconds"] = dear.seconds / cost.seconds
+                found[f"{name}, {what}: tokens"] = dear.tokens / cost.tokens
+                found[f"{name}, {what}: tokens, were every block trained"] = dear.tokens / share / cost.tokens
     return found
 
 
@@ -141,7 +149,7 @@ def _row(arm: ArmFigures, shown: Sequence[str]) -> list[str]:
         one = arm.sets[name]
         p = DASH if one.p is None else f"{one.p:.3f}"
         cells += [interval(one.accuracy), interval(one.gain, "+"), p, f"{one.calibration_error:.3f}"]
-    sides = [f"{arm.should_respond.value:.3f}", f"{arm.should_refuse.value:.3f}"]
+    sides = [DASH if side is None else f"{side.value:.3f}" for side in (arm.should_respond, arm.should_refuse)]
     return [*cells, *sides, f"{arm.conflicts}", _cost(arm.annotation), _cost(arm.training)]
 
 

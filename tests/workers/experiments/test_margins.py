@@ -1,6 +1,5 @@
 """The whole comparison with tiny models: every arm and seed, gone on with after it was ended, shared by processes."""
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,13 @@ from workers.experiments.margins import Experiment, with_margins
 from workers.experiments.parts import BALANCE, HELD_OUT, LABELLED, Parts, families, part
 from workers.experiments.reporting import markdown, report
 from workers.experiments.sources import Sourced
-from workers.experiments.units import claimed
+from workers.experiments.units import Unit, claimed
 from workers.rewards.annotated import Annotated
 from workers.rewards.errors import OtherTraining, UnfitRows
 
+WINDOW = 1024
 REQUESTS = [f"Tell me of knife {number}" for number in range(12)]
-SETTINGS = RewardSettings(batch=8, learning_rate=1e-3, max_length=200)
+SETTINGS = RewardSettings(batch=8, learning_rate=1e-3, max_length=WINDOW)
 
 
 def data(count: int = 120) -> list[Annotated]:
@@ -40,19 +40,21 @@ def data(count: int = 120) -> list[Annotated]:
 
 
 LABELS = [
-    LabelledResponse(prompt=f"What of boat {n % 12}?", response=f"{'calm' if n % 2 else 'LOUD!'} {n}", label=n % 2)
+    LabelledResponse(prompt=f"What of boat {n % 12}?", response=f"{'calm' if n > 23 else 'LOUD!'} {n}", label=n // 24)
     for n in range(48)
 ]
 
 
 @pytest.fixture(scope="module")
 def annotator() -> Annotator:
-    return tiny_annotator()
+    return tiny_annotator(max_position_embeddings=WINDOW)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_language_model(tmp_path_factory.mktemp("base") / "tiny", num_hidden_layers=4)
+    return tiny_language_model(
+        tmp_path_factory.mktemp("base") / "tiny", num_hidden_layers=4, max_position_embeddings=WINDOW
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +84,15 @@ def made(annotator: Annotator, base: Path, tmp_path: Path) -> Callable[..., Expe
         texts = parts.texts(of.model(0, SETTINGS.max_length))
         own = bench(of, annotator, texts, SETTINGS, folder, threads=1, tell=lambda *_told: None)
         return Experiment(
-            folder, annotator, random_bank(annotator), parts, own, ["none", *arms], range(seeds), mean, {"k": trained}
+            folder,
+            annotator,
+            random_bank(annotator),
+            parts,
+            own,
+            list(dict.fromkeys(["none", *arms])),
+            range(seeds),
+            mean,
+            {"k": trained},
         )
 
     return make
@@ -114,7 +124,7 @@ def test_every_arm_is_trained_measured_and_told(made: Callable[..., Experiment],
     experiment.enter()
     experiment.run()
     found = report(experiment, data="data.jsonl", labelled="labels.jsonl", base="tiny")
-    assert [arm.arm for arm in found.arms] == ["none", *ARMS]
+    assert [arm.arm for arm in found.arms] == list(ARMS)
     assert set(found.arms[0].sets) == {HELD_OUT, LABELLED, BALANCE}
     assert found.tests[HELD_OUT] == found.arms[0].sets[HELD_OUT].accuracy.pairs
     by_name = {arm.arm: arm for arm in found.arms}
@@ -129,7 +139,7 @@ def test_every_arm_is_trained_measured_and_told(made: Callable[..., Experiment],
     assert ensemble.making.tokens > 3 * ensemble.reading.tokens * 0.99
     assert found.ratios["default, reading: tokens"] > 1
     page = markdown(found)
-    assert page.count("\n| none |") == 2
+    assert page.count("\n| none |") == 2  # figures, and what it is
     assert found.verdict in page
     assert not list((tmp_path / "experiment" / "runs").iterdir())
 
@@ -147,8 +157,7 @@ def test_it_goes_on_where_it_was_ended(made: Callable[..., Experiment], tmp_path
     second.enter()
     second.run()
     assert [text.split(":")[0] for text in said] == ["units/rules-1"]
-    first, same = (type(experiment.unit("none", 0)).model_validate_json(text) for text in (before[again.name], again.read_bytes()))
-    assert same.gaps == first.gaps
+    assert experiment.unit("rules", 1).gaps == Unit.model_validate_json(before[again.name]).gaps
 
 
 def test_a_folder_of_another_experiment_is_refused_but_arms_can_be_added(made: Callable[..., Experiment]) -> None:
@@ -158,17 +167,26 @@ def test_a_folder_of_another_experiment_is_refused_but_arms_can_be_added(made: C
         made("rules", trained=None, mean=1.0).enter()
 
 
-def test_two_at_a_time_share_the_work(made: Callable[..., Experiment]) -> None:
-    said: list[str] = []
-    one = made("smoothing", "constant", seeds=2)
-    one.enter()
-    both = [Experiment(**{**one.__dict__, "say": said.append}) for _ in range(2)]
-    threads = [threading.Thread(target=each.run) for each in both]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(said) == len(set(said)) == 7  # none, smoothing, constant with two seeds each, and the default's margins
+def test_what_another_process_is_at_is_waited_for(
+    made: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = made("smoothing", seeds=2)
+    experiment.enter()
+    experiment.run()
+    path = tmp_path / "experiment" / "units" / "smoothing-0.json"
+    others, said = path.read_bytes(), list[str]()
+    path.unlink()
+    claim = claimed(path)
+    claim.__enter__()
+
+    def sleep(_seconds: float) -> None:  # meanwhile the other one finishes
+        path.write_bytes(others)
+        claim.__exit__(None, None, None)
+
+    monkeypatch.setattr("workers.experiments.margins.time.sleep", sleep)
+    Experiment(**{**experiment.__dict__, "say": said.append}).run()
+    assert said == []
+    assert path.read_bytes() == others
 
 
 def test_what_one_process_claims_another_does_not_get(tmp_path: Path) -> None:
