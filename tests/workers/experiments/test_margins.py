@@ -115,7 +115,7 @@ def test_no_prompt_is_on_two_sides(annotator: Annotator, base: Path, tmp_path: P
 
 def test_too_few_pairs_are_refused(annotator: Annotator, base: Path, tmp_path: Path) -> None:
     reader = Base(str(base), tmp_path, "cpu").model(0, 40)
-    with pytest.raises(UnfitRows, match="0 pairs to train on and 0 held out are too few.*120 too_long"):
+    with pytest.raises(UnfitRows, match=r"0 pairs to train on and 0 held out are too few.*120 too_long"):
         part(reader, annotator, data(), [], held_out=0.4)
 
 
