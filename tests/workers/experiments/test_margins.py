@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from app.schemas.fit import LabelledResponse, PairsSource
+from app.schemas.marginreport import Cost
 from app.schemas.pairs import Pair
 from app.schemas.rewards import RewardSettings
 from tests.conftest import RULES, random_bank, tiny_annotator
@@ -110,7 +111,7 @@ def test_no_prompt_is_on_two_sides(annotator: Annotator, base: Path, tmp_path: P
     assert {one.line for one in parts.balance} <= unseen
     subjects = {balance().families[place] for place in unseen}
     assert not subjects & {name for place, name in enumerate(balance().families) if place not in unseen}
-    assert len(families(BALANCE, parts.balance).unique()) < len(parts.balance)
+    assert len(set(families(BALANCE, parts.balance).tolist())) < len(parts.balance)
 
 
 def test_too_few_pairs_are_refused(annotator: Annotator, base: Path, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_the_defaults_margins_saw_neither_pair_nor_prompt(annotator: Annotator, 
 
 
 def test_an_ensemble_is_the_mean_of_its_members() -> None:
-    cost = sources.Cost(seconds=2, tokens=10)
+    cost = Cost(seconds=2, tokens=10)
     found: Sourced = sources.ensemble([([1.0, -1.0], cost, cost), ([3.0, 0.0], cost, cost)])
     assert found.margins == [2.0, -0.5]
     assert found.making.tokens == 20
