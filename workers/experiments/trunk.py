@@ -122,6 +122,11 @@ def stored(model: RewardModel, texts: Sequence[Tokens], trained: int, path: Path
     return made
 
 
+def first_rows(texts: Sequence[Tokens], model: RewardModel) -> dict[tuple[int, ...], int]:
+    """Of every dialogue that `store` was given, by its tokens: its first row."""
+    return _starts(list(dict.fromkeys(map(tuple, texts))), model)[0]
+
+
 def _starts(texts: Sequence[tuple[int, ...]], model: RewardModel) -> tuple[dict[tuple[int, ...], int], int]:
     """First row of every dialogue, behind the token that pads, and the number of rows."""
     first = _pad(model) + 1
