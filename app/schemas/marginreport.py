@@ -18,8 +18,8 @@ class Cost(BaseModel):
     seconds: Finite = 0.0
     tokens: Finite = Field(
         default=0.0,
-        description="Tokens through the whole annotator, forward: a pass to layer 23 of 30 counts 23/30, a step of "
-        "training three passes, a smaller model by its blocks' weights.",
+        description="Tokens through the whole annotator, forward: a pass through 23 of 30 blocks counts 23/30, a step "
+        "of training three passes of the trained blocks alone; text that the annotator writes is in the seconds only.",
     )
 
     def __add__(self, other: "Cost") -> "Cost":

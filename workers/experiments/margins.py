@@ -75,7 +75,10 @@ class Experiment:
 
         Raises:
             OtherTraining: the folder holds another one.
+            UnfitRows: an arm wants a source that cannot be had.
         """
+        if self.bank is None and any(ARMS[name].source == "rules" for name in self.arms):
+            raise UnfitRows(f"there is no rule bank for {self.annotator.name}: leave out the arms that want one")
         path, now = self.folder / "made-with.json", json.loads(json.dumps(self._made_with()))
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,11 +88,7 @@ class Experiment:
             raise OtherTraining(f"{self.folder} was made with other {', '.join(differing)}: choose another folder")
 
     def run(self) -> None:
-        """Make everything that is missing; what other processes are at is waited for.
-
-        Raises:
-            UnfitRows: an arm wants a source that cannot be had.
-        """
+        """Make everything that is missing; what other processes are at is waited for."""
         pending = list(self._tasks())
         total = len(pending)
         while pending:
@@ -155,8 +154,7 @@ class Experiment:
             return sources.legend(self.annotator, self.parts, progress)
         if name == "default":
             return sources.default(self.annotator, self.parts, progress)
-        if self.bank is None:
-            raise UnfitRows(f"there is no rule bank for {self.annotator.name}: leave out the arms that want one")
+        assert self.bank is not None  # `enter` has seen to that
         return sources.rules(self.annotator, self.parts, self.bank, progress)
 
     def _member(self, number: int) -> Unit:

@@ -168,6 +168,12 @@ def test_a_folder_of_another_experiment_is_refused_but_arms_can_be_added(made: C
         made("rules", trained=None, mean=1.0).enter()
 
 
+def test_arms_that_want_rules_want_a_bank(made: Callable[..., Experiment]) -> None:
+    with pytest.raises(UnfitRows, match="there is no rule bank for tiny"):
+        Experiment(**{**made("rules").__dict__, "bank": None}).enter()
+    Experiment(**{**made("legend").__dict__, "bank": None}).enter()
+
+
 def test_what_another_process_is_at_is_waited_for(
     made: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
