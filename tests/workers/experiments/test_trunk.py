@@ -40,8 +40,8 @@ def test_rewards_are_those_of_the_whole_model(base: Path, model: RewardModel, tm
     assert torch.equal(model.rewards(texts), expected)  # storing leaves it as it was
     cut = stored(begun(str(base), tmp_path, 0), texts, trained, path)
     found = cut.rewards([cut.encode(user("What of the knife?"), answer) for answer in ANSWERS])
-    assert torch.allclose(found, expected, atol=0.02)  # what is stored is rounded to bfloat16
-    assert expected.std() > 0.1
+    assert float((found - expected).abs().max()) < 0.2 * float(expected.std())  # what is stored is rounded to bfloat16
+    assert expected.std() > 0.005
     assert len(cut.model.base_model.layers) == trained
 
 
