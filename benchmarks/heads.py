@@ -38,6 +38,7 @@ from workers.experiments.trunk import first_rows
 from workers.rewards.annotated import Annotated, read_annotated
 from workers.rewards.lessons import lessons
 from workers.rewards.losses import pair_losses
+from workers.rewards.markdown import DASH, interval
 from workers.rewards.model import RewardModel
 from workers.rewards.reading import families_of
 
@@ -206,10 +207,7 @@ def _subset(own: Tensor, seed: int) -> Tensor:
 
 
 def _cells(one: ArmOn) -> tuple[str, str, str]:
-    if one.gain is None:
-        return f"{one.accuracy.value:.3f} [{one.accuracy.low:.3f}, {one.accuracy.high:.3f}]", "–", "–"
-    gain = f"{one.gain.value:+.3f} [{one.gain.low:+.3f}, {one.gain.high:+.3f}]"
-    return f"{one.accuracy.value:.3f} [{one.accuracy.low:.3f}, {one.accuracy.high:.3f}]", gain, f"{one.p:.3f}"
+    return interval(one.accuracy), interval(one.gain, "+"), DASH if one.p is None else f"{one.p:.3f}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`safemargin train rahf-scit` as a user runs it: the real annotator, few pairs, and shallow layers to be quick."""
 
-import subprocess
 from pathlib import Path
 
 import orjson
@@ -10,7 +9,7 @@ from app.alignments import REPORT, Alignments
 from app.artifacts import Artifacts
 from app.registry import Registry
 from app.schemas.alignment import AlignmentReport
-from tests.cli.examples import PATIENCE, SAFEMARGIN, environment, varied
+from tests.cli.examples import ended_well, varied
 
 pytestmark = pytest.mark.real
 
@@ -21,15 +20,7 @@ def test_the_annotator_is_taught_read_and_aligned(home: Path, tmp_path: Path) ->
     data, store = tmp_path / "mine.jsonl", tmp_path / "store"
     data.write_bytes(b"\n".join(map(orjson.dumps, varied(64))))
     settings = [part for change in QUICK for part in ("--set", change)]
-    ended = subprocess.run(
-        [*SAFEMARGIN, "train", "rahf-scit", str(data), "--id", "mine", *settings],
-        env=environment(home, SAFEMARGIN_ARTIFACTS=str(store), COLUMNS="200"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended_well(home, store, "train", "rahf-scit", str(data), "--id", "mine", *settings)
     artifacts = Artifacts(str(store))
     alignments = Alignments(artifacts)
     card, direction = alignments.card("mine"), Registry(artifacts).card("mine")

@@ -24,13 +24,11 @@ class CrossFitted:
         margins: [n] log-odds that the chosen response is the safer one.
         tokens: read of all sources.
         layers: read up to the last of these.
-        skipped: rows of the sources that are left out.
     """
 
     margins: Tensor
     tokens: int
     layers: tuple[int, ...]
-    skipped: int
 
 
 def default_recipe(pairs: Sequence[Pair], labelled: Sequence[LabelledResponse]) -> list[AnySource]:
@@ -71,4 +69,4 @@ def cross_fit(
     rows = rows.part(~torch.isin(rows.balance, unseen))
     method = Method(by_prompt=True, threads=annotator.passes)
     found = cross_validate(rows, method).log_odds[rows.sources == 0]
-    return CrossFitted(found, sum(part.group.size for part in made.parts), layers, made.skipped)
+    return CrossFitted(found, sum(part.group.size for part in made.parts), layers)

@@ -14,7 +14,7 @@ from workers.experiments.figures import arm_on, mean_accuracy, verdict
 from workers.experiments.margins import MEMBERS, Experiment
 from workers.experiments.parts import BALANCE, HELD_OUT, families
 from workers.experiments.units import Unit
-from workers.rewards.markdown import DASH, interval
+from workers.rewards.markdown import DASH, interval, table
 from workers.rewards.reading import families_of
 
 
@@ -134,11 +134,11 @@ def markdown(found: MarginReport) -> str:
         (one.source, interval(one.accuracy), f"{one.mean:.3g}", _cost(one.making), _cost(one.reading), one.note)
         for one in found.sources
     ]
-    parts = [head, _table([columns, *rows]), "## Arms\n\n" + _table(legend), "## Sources\n\n" + _table(origin)]
+    parts = [head, table([columns, *rows]), "## Arms\n\n" + table(legend), "## Sources\n\n" + table(origin)]
     if found.ratios:
         parts.append(
             f"## RewardEnsemble@{MEMBERS} over a projection\n\n"
-            + _table([("", "times"), *((name, f"{value:.1f}") for name, value in found.ratios.items())])
+            + table([("", "times"), *((name, f"{value:.1f}") for name, value in found.ratios.items())])
         )
     return "\n\n".join(parts) + "\n"
 
@@ -155,9 +155,3 @@ def _row(arm: ArmFigures, shown: Sequence[str]) -> list[str]:
 
 def _cost(cost: Cost) -> str:
     return f"{cost.seconds:.0f} s, {cost.tokens / 1000:.0f}k" if cost.seconds or cost.tokens else DASH
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *others = rows
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in others)]
-    return "\n".join(lines)
