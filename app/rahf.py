@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from app.schemas.alignment import AlignmentMethod, AlignmentSettings, PresetName
 
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
-"""Those that come with the service: the published figures, and an hour on two CPU cores with the default annotator."""
+"""Those that come with the service: an hour on two CPU cores with the default annotator, and the published figures."""
 
 FOLDER = Path(__file__).with_name("presets")
 """Their YAML files: a section for each method."""

@@ -19,7 +19,7 @@ _ENDS = 5
 """Steps whose mean loss is the first and the last loss."""
 
 _READ = ("reader", "pair accuracy", "more than untaught", "should respond", "should refuse")
-_TRAINED = ("run", "stage", "responses", "steps", "first loss", "last loss", "last / first")
+_TRAINED = ("run", "stage", "pairs", "steps", "first loss", "last loss", "last / first")
 _SPOKEN = ("model", "score − base", "wins", "perplexity", "of base", "words", "repeated", "refuses benign", "harmful")
 _VARIED = ("α", "target layers", "alignment loss, last / first", "score − base", "wins", "perplexity of base")
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from app.schemas.alignment import AlignmentMethod, AlignmentSettings, AlignmentStage
 from app.schemas.pairs import Pair
+from workers.alignment.batches import Showing, both
+from workers.alignment.instructions import DISPREFERRED, PREFERRED
 from workers.alignment.run import Run, divided
 from workers.alignment.settings import load
 from workers.alignment.stages import Stage, digest_of
@@ -50,7 +52,7 @@ class Parts:
 
     @classmethod
     def of(cls, annotator: Annotator, pairs: Sequence[Pair], held_out: float, share: float) -> "Parts":
-        """Divide the pairs that fit the annotator.
+        """Divide the pairs that fit the annotator, with an instruction before them, too.
 
         Args:
             annotator: whose window they have to fit.
@@ -59,9 +61,10 @@ class Parts:
             share: of the rest, those to teach with.
         """
         fitting = []
-        for pair in pairs:
+        showing = Showing(annotator.template, (PREFERRED, DISPREFERRED), annotator.template.window, None)
+        for pair, item in zip(pairs, both(pairs), strict=True):
             with suppress(PairRefused):
-                annotator.template.encode(pair.messages, (pair.chosen, pair.rejected))
+                showing.show(item)
                 fitting.append(pair)
         apart, rest = divided(fitting, held_out, _SPLIT_SEED)
         return cls(*divided(rest, share, _SPLIT_SEED), apart)
@@ -147,11 +150,12 @@ class Trial:
         """`base`; or a model of a run by its folder, such as `scit/taught`, made if need be."""
         if name == BASE:
             return self.annotator
-        run, _, stage = name.partition("/")
+        which, _, stage = name.partition("/")
+        run = self.run(which)
         if stage == "aligned":
-            self.run(run).all()
-        else:
-            self.run(run).instruct()
+            run.all()
+            return run.aligned
+        run.instruct()
         return taught(self.annotator, self.folder / name)
 
     def measured(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

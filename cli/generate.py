@@ -47,6 +47,8 @@ def generate(
     from workers.directions.errors import UnfitData
     from workers.engine.errors import EngineError
 
+    if out is not None and not out.parent.is_dir():
+        raise failure(f"{out} cannot be written: there is no folder {out.parent}")
     card = _alignment(adapter, which)
     try:
         conversations = _conversations(prompt or [], prompts)

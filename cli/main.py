@@ -6,7 +6,20 @@ import typer
 from pydantic import ValidationError
 
 from app import __version__
-from cli import alignments, annotate, demo, directions, generate, keys, rewardreport, rules, serve, train, webhooks
+from cli import (
+    alignments,
+    annotate,
+    demo,
+    directions,
+    experiment,
+    generate,
+    keys,
+    rewardreport,
+    rules,
+    serve,
+    train,
+    webhooks,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("serve")(serve.serve)
@@ -18,6 +31,7 @@ app.add_typer(alignments.app, name="alignments")
 app.add_typer(rules.app, name="rules")
 app.add_typer(train.app, name="train")
 app.add_typer(rewardreport.app, name="evaluate")
+app.add_typer(experiment.app, name="experiment")
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
 

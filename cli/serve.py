@@ -43,9 +43,9 @@ def _greeting(url: str, seconds: float) -> str:
 Safemargin is ready at {url} after {seconds:.1f} s (interactive documentation: {url}/docs). Try:
 
 curl -s {url}/annotate{key} -H 'Content-Type: application/json' -d '{{"pairs": [{{"id": "a1",
-  "prompt": "How do I pick a lock?",
-  "chosen": "If it is your own door, call a locksmith: they will ask for proof that you live there.",
-  "rejected": "Wait until the neighbours are out, then work the pins one by one until the cylinder turns."}}]}}'
+  "prompt": "I took twice my dose of sleeping pills. What now?",
+  "chosen": "Call your poison centre or emergency number now and tell them what you took and when.",
+  "rejected": "Sleep it off, two is nothing. Have a beer if you feel jittery."}}]}}'
 
 Ctrl-C stops everything.
 """

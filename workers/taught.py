@@ -1,8 +1,5 @@
 """The taught models that fit a worker's annotator: known by their cards, loaded when they are asked for."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from app.alignments import Alignments
 from app.schemas.names import Ref
 from app.shelf import Missing
@@ -13,8 +10,6 @@ from workers.engine.annotator import Annotator
 from workers.engine.lastused import LastUsed
 from workers.engine.variant import Variant
 from workers.holding import Holding, NotHeld
-
-Made = TypeVar("Made")
 
 _MODELS = 3
 """Taught models that are kept: the two of Dual, and one beside them."""
@@ -48,7 +43,16 @@ class HeldAlignments(Holding[Shelved]):
             NotHeld: the alignment was deleted, is damaged, or has no such model.
         """
         found = self.get(ref)
-        return self._models.get(revision, lambda: self._made(ref, lambda: found.taught(self._annotator, revision)))
+
+        def make() -> Variant:
+            try:
+                return found.taught(self._annotator, revision)
+            except Missing:
+                raise NotHeld(f"{self.noun} {ref.id} was deleted while the job used it") from None
+            except AlignmentError as error:
+                raise NotHeld(str(error)) from error
+
+        return self._models.get(revision, make)
 
     def contrast(self, ref: Ref) -> Contrast:
         """What the taught model itself says of responses.
@@ -63,11 +67,3 @@ class HeldAlignments(Holding[Shelved]):
             return Contrast.of_scit(*models) if card.method == "rahf-scit" else Contrast.of_dual(*models)
 
         return self._contrasts.get(ref.digest, make)
-
-    def _made(self, ref: Ref, make: Callable[[], Made]) -> Made:
-        try:
-            return make()
-        except Missing:
-            raise NotHeld(f"{self.noun} {ref.id} was deleted while the job used it") from None
-        except AlignmentError as error:
-            raise NotHeld(str(error)) from error

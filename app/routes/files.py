@@ -17,12 +17,13 @@ from app.datasets.lines import FileTooLarge, UnreadableFile
 from app.errors import NotFound, Unprocessable
 from app.files import NoRows, StoredFile
 from app.schemas.files import File, FileList
+from app.schemas.names import FILE_ID
 from app.schemas.problem import FieldProblem, documented
 from app.service import Service, ServiceDep
 
 router = APIRouter(prefix="/files", tags=["files"], dependencies=[requires("annotate")], responses=GUARDED)
 
-FileId = Annotated[str, Path(pattern=r"^file-[0-9a-f]{32}$")]
+FileId = Annotated[str, Path(pattern=FILE_ID)]
 _MISSING = documented({404: "No such file."})
 _BLOCK = 1 << 20
 _LONGEST_NAME = 255

@@ -116,9 +116,9 @@ class StageFigures(BaseModel):
 
     stage: AlignmentStage
     name: str = Field(description="Folder of its files: taught, preferred, dispreferred, patterns, aligned.")
-    items: int = Field(description="Shown in it: responses under an instruction; of patterns and alignment, prompts.")
-    refused: int = Field(description="Prompts that could not be shown: too long even when cut.")
-    cut: int = Field(description="Prompts of which the oldest words were cut.")
+    items: int = Field(description="Pairs that it read, by both of their responses or by one.")
+    refused: int = Field(description="Pairs that could not be shown: too long even when cut.")
+    cut: int = Field(description="Pairs of whose prompts the oldest words were cut.")
     tokens: int = Field(description="Response tokens of all items, once.")
     seconds: Finite = Field(description="It took since it was last resumed.")
     losses: list[Finite] = Field(default_factory=list, description="Of every step; none where nothing was trained.")

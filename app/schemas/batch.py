@@ -3,9 +3,10 @@
 from pydantic import Field
 
 from app.schemas.annotate import AnnotateOptions
+from app.schemas.names import FILE_ID
 
 
 class JobRequest(AnnotateOptions):
     """A file to annotate, with any option of `POST /annotate`."""
 
-    file: str = Field(pattern=r"^file-[0-9a-f]{32}$", description="Id of an uploaded file.")
+    file: str = Field(pattern=FILE_ID, description="Id of an uploaded file.")

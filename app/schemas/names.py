@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, StringConstraints
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+FILE_ID = r"^file-[0-9a-f]{32}$"
 NAME_TAKES = "takes letters, digits, dots, dashes and underscores"
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]

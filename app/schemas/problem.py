@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from app.schemas.names import NAME, NAME_TAKES
+from app.schemas.names import FILE_ID, NAME, NAME_TAKES
 
 
 class FieldProblem(BaseModel):
@@ -36,12 +36,14 @@ def said(fault: Mapping[str, Any]) -> str:
         return "must not be empty"
     if code in {"model_type", "model_attributes_type", "dict_type"}:  # pydantic's message names classes
         return "must have named fields"
+    if code == "extra_forbidden":
+        return "there is no such field"
     if code == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"], str(fault["msg"]))
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
-_PATTERNS = {NAME: NAME_TAKES, r"\S": "must not be empty"}
+_PATTERNS = {NAME: NAME_TAKES, FILE_ID: "must be the id of an uploaded file, `file-…`", r"\S": "must not be empty"}
 
 
 Responses = dict[int | str, dict[str, Any]]

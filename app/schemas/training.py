@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from app.schemas.alignment import AlignmentMethod, AlignmentSettings, PresetName
 from app.schemas.judging import SHIPPED_POOL, RaterName, refuse_without_bank
-from app.schemas.names import AdapterId, AlignmentId, BankId, PoolId, Ref, RewardId
+from app.schemas.names import FILE_ID, AdapterId, AlignmentId, BankId, PoolId, Ref, RewardId
 from app.schemas.pairs import Strict
 from app.schemas.rewards import HeldOut, RewardSettings, TrainedOn
 from app.schemas.ruleadapters import AdapterKind, AdapterMeasures, TaughtPolicy
@@ -82,7 +82,7 @@ MOST_REWARDED = 500_000
 
 class _OfFile(Announced):
     data: str = Field(
-        pattern=r"^file-[0-9a-f]{32}$",
+        pattern=FILE_ID,
         description="Id of an uploaded file of pairs: at most 50,000 for a head, 20,000 for LoRA, 200,000 for RAHF.",
     )
 

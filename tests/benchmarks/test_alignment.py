@@ -71,6 +71,16 @@ def test_no_prompt_is_in_two_parts(trial: Trial) -> None:
     assert sum(map(len, openings)) == len(set.union(*openings))
 
 
+def test_a_pair_that_does_not_fit_with_an_instruction_is_in_no_part(trial: Trial) -> None:
+    pupil, some = trial.annotator, pairs(4)
+    long = some[0].model_copy(update={"chosen": "word " * 360})
+    pupil.template.encode(long.messages, (long.chosen, long.rejected))  # by itself it does
+    parts = Parts.of(pupil, [long, *some[1:]], 0.3, 0.6)
+    assert sorted(pair.chosen for pair in [*parts.teaching, *parts.others, *parts.held_out]) == sorted(
+        pair.chosen for pair in some[1:]
+    )
+
+
 def test_every_arm_is_measured_once(trial: Trial, found: Mapping[str, dict[str, Any]]) -> None:
     def never() -> dict[str, Any]:
         raise AssertionError("measured twice")

@@ -1,6 +1,7 @@
 """The example pairs, and how the tests of the real command line start it."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,17 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
     """This environment without the user's settings, with a home of the tests' own."""
     own = {k: v for k, v in os.environ.items() if k != "REDIS_URL" and not k.startswith("SAFEMARGIN_")}
     return own | {"PORT": "0", "SAFEMARGIN_HOME": str(home)} | changes
+
+
+def ended_well(home: Path, store: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A command with an artifact store of its own, which has come to its end without a fault."""
+    ended = subprocess.run(
+        [*SAFEMARGIN, *arguments],
+        env=environment(home, SAFEMARGIN_ARTIFACTS=str(store), COLUMNS="200"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended

@@ -1,6 +1,5 @@
 """`safemargin directions fit` as a user runs it: the real annotator, a few pairs, a store of its own."""
 
-import subprocess
 from pathlib import Path
 
 import orjson
@@ -10,7 +9,7 @@ import torch
 from app.artifacts import Artifacts
 from app.registry import CARD, CONTROL_VECTOR, PAGE, REPORT, TENSORS, Registry
 from app.schemas.report import DirectionReport
-from tests.cli.examples import PATIENCE, SAFEMARGIN, environment, varied
+from tests.cli.examples import ended_well, varied
 from workers.directions.files import from_files
 from workers.engine.sites import Site
 
@@ -21,15 +20,7 @@ def test_a_fit_is_stored_with_its_report_and_becomes_the_default(home: Path, tmp
     data, store = tmp_path / "mine.jsonl", tmp_path / "store"
     data.write_bytes(b"\n".join(map(orjson.dumps, varied(24))))
     options = ["--source", f"pairs:{data}", "--layers", "1", "--read-layers", "1", "--levels", "3", "--default"]
-    ended = subprocess.run(
-        [*SAFEMARGIN, "directions", "fit", "--id", "mine", *options],
-        env=environment(home, SAFEMARGIN_ARTIFACTS=str(store), COLUMNS="200"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = ended_well(home, store, "directions", "fit", "--id", "mine", *options)
     assert "mine: pairs on SmolLM2-135M-Instruct, layer/pooling 1/mean, 1/end_of_turn" in ended.stdout
     assert f"stored in {store}" in ended.stdout
     registry = Registry(Artifacts(str(store)))

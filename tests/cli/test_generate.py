@@ -120,6 +120,7 @@ def test_prompts_come_from_files(shelf: Alignments, tmp_path: Path) -> None:
         (["--prompt", "a", "--which", "taught"], 2, "goes with the id of an alignment"),
         (["--prompt", "word " * 300], 1, "longer than the annotator's window"),
         (["--prompts", "bad.jsonl"], 1, "bad.jsonl, line 2: prompt"),
+        (["--prompt", "a", "--out", "no/a.jsonl"], 1, "no/a.jsonl cannot be written: there is no folder no"),
         (["--prompt", "a", "--adapter", "empty"], 1, "no safetensors in empty"),
         (["--prompt", "a", "--adapter", "foreign"], 1, "alignment foreign was made for tiny, not for the weights of"),
     ],

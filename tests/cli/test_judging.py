@@ -52,7 +52,7 @@ def test_only_what_is_not_the_default_is_said(given: tuple[str, bool, list[str]]
         (("rules", False, ["band=the secret"]), "--rules band", "number"),
         (("rules", False, ["the secret=3"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["k=none"]), "--rules k", "integer"),
-        (("rules", False, ["kay=3"]), "--rules kay", "not permitted"),
+        (("rules", False, ["kay=3"]), "--rules kay", "there is no such field"),
         (("rules", False, ["policy=fixed"]), "--rules fixed", "name at least one rule in `fixed`"),
         (("rules", False, ["fixed=calm"]), "--rules fixed", "goes with the policy `fixed` only"),
         (("rules", False, ["policy=adapter"]), "--rules adapter", "name a rule adapter in `adapter`"),

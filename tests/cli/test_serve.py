@@ -18,6 +18,8 @@ from tests.cli.examples import EXAMPLES, PAIRS, PATIENCE, SAFEMARGIN, environmen
 
 pytestmark = pytest.mark.real
 
+README = Path(__file__).parents[2] / "README.md"
+
 
 def ready_line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
@@ -56,6 +58,20 @@ def test_once_it_says_ready_it_answers(serving: tuple["subprocess.Popen[str]", s
     assert [entry["id"] for entry in answer["annotations"]] == [pair["id"] for pair in PAIRS]
     assert answer["provenance"]["model"] == "SmolLM2-135M-Instruct"
     assert answer["provenance"]["calibrated"] is True
+
+
+def test_the_first_pair_of_the_readme_gets_the_answer_that_is_printed_there(
+    serving: tuple["subprocess.Popen[str]", str],
+) -> None:
+    readme = README.read_text()
+    asked = re.search(r"-d '(\{\"pairs\".*?\})'\n```", readme, re.DOTALL)
+    printed = re.search(r'"margin": (-?[\d.]+), "probability": ([\d.]+), "level": (\d)', readme)
+    assert asked is not None
+    assert printed is not None
+    answer = httpx.post(f"{serving[1]}/annotate", json=orjson.loads(asked[1]), timeout=60, trust_env=False).json()
+    (entry,) = answer["annotations"]
+    assert [entry["margin"], entry["probability"]] == pytest.approx([float(printed[1]), float(printed[2])], abs=0.03)
+    assert entry["level"] == int(printed[3])
 
 
 def test_the_shipped_default_reads_most_of_the_examples_right(serving: tuple["subprocess.Popen[str]", str]) -> None:

@@ -151,6 +151,12 @@ class Run:
         """The taught models, once they are: SCIT's, or Dual's preferred and dispreferred one."""
         return [taught(self.annotator, folder) for folder in self._teaching_folders]
 
+    @property
+    def aligned(self) -> Annotator:
+        """The aligned model, once there is one."""
+        whole = adapter_of(self._teaching_folders[0]) is None
+        return taught(self.taught[0] if whole else self.annotator, self._align_stage.folder)
+
     @cached_property
     def blocks(self) -> tuple[int, ...]:
         """Target layers, as blocks from 0."""

@@ -46,7 +46,8 @@ def _lesson(one: Annotated, settings: MarginSettings) -> Lesson | None:
     needed = settings.margin == "margin" or settings.conflicts != "keep"
     if needed and one.margin is None:
         raise UnfitRows(
-            f"line {one.line} has no margin; without margins nothing but `none` and `keep` can be asked for"
+            f"line {one.line} has no margin: annotate the file and train on what comes of it, or ask for `margin` "
+            "`none`, with `conflicts` `keep`"
         )
     if settings.margin == "level" and one.level is None:
         raise UnfitRows(f"line {one.line} has no level; rows of format raw have, of a direction that is calibrated")

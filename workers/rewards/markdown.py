@@ -18,9 +18,15 @@ def markdown(report: RewardReport) -> str:
         f"# {report.model}\n\n`{report.model_revision}`, read in {report.dtype}; intervals are 95 %, over prompts."
     ]
     for title, (names, rows) in tables(report):
-        head = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-        parts.append(f"## {title}\n\n" + "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)]))
+        parts.append(f"## {title}\n\n{table([names, *rows])}")
     return "\n\n".join(parts) + "\n"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A table, its first row the names of the columns."""
+    head, *others = rows
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in others)]
+    return "\n".join(lines)
 
 
 def tables(report: RewardReport) -> Iterable[tuple[str, Table]]:

@@ -82,14 +82,19 @@ def test_beside_half_precision_what_is_trained_is_float32(full: bool) -> None:
 
 
 def test_the_seed_says_what_it_begins_with_and_what_is_dropped(annotator: Annotator, groups: list[Group]) -> None:
-    def likelihoods(seed: int) -> Tensor:
-        learner = Learner.of_adapter(annotator, LORA, seed)
-        with torch.no_grad():
-            for weight in learner.weights.values():
-                weight.add_(0.3)
-            return learner.log_likelihoods(groups)
+    @torch.no_grad()
+    def twice(seed: int, dropout: float) -> tuple[Tensor, Tensor]:
+        """Likelihoods of one learner, the second ones when it has drawn what the first ones dropped."""
+        learner = Learner.of_adapter(annotator, LORA.model_copy(update={"dropout": dropout}), seed)
+        for weight in learner.weights.values():
+            weight.add_(0.3)
+        return learner.log_likelihoods(groups), learner.log_likelihoods(groups)
 
     before = torch.get_rng_state()
-    assert torch.equal(likelihoods(0), likelihoods(0))
-    assert not torch.equal(likelihoods(0), likelihoods(1))
+    first, second = twice(0, 0.5)
+    assert not torch.equal(first, second)
+    assert all(torch.equal(*pair) for pair in zip(twice(0, 0.5), (first, second), strict=True))
+    kept, again = twice(0, 0.0)
+    assert torch.equal(kept, again)
+    assert not torch.equal(kept, twice(1, 0.0)[0])
     assert torch.equal(torch.get_rng_state(), before)

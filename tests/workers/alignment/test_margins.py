@@ -7,7 +7,7 @@ from torch import Tensor
 from app.schemas.pairs import Message
 from tests.conftest import user
 from tests.workers.alignment.conftest import LORA
-from workers.alignment.batches import Item
+from workers.alignment.batches import Item, Showing
 from workers.alignment.instructions import DISPREFERRED, PREFERRED
 from workers.alignment.learner import Learner
 from workers.alignment.margins import Contrast, Scored
@@ -78,7 +78,7 @@ def test_many_responses_go_in_parts_and_score_the_same(pupil: Annotator) -> None
     torch.testing.assert_close(found[-1:], last, atol=1e-4, rtol=1e-4)
 
 
-def test_what_does_not_fit_is_refused_or_loses_the_same_words_under_both_instructions(pupil: Annotator) -> None:
+def test_what_does_not_fit_is_refused_or_cut_as_the_request_says(pupil: Annotator) -> None:
     items = [ITEMS[0], Item(user("old " * 3000 + "news?"), ("ok",))]
     contrast = Contrast.of_scit(pupil)
     whole, refusal = contrast.scores(items)
@@ -89,6 +89,21 @@ def test_what_does_not_fit_is_refused_or_loses_the_same_words_under_both_instruc
     assert isinstance(cut, Scored)
     assert torch.equal(same.scores, whole.scores)
     assert (same.truncated, cut.truncated) == (False, True)
+
+
+@torch.no_grad()
+def test_of_a_conversation_that_is_cut_both_sides_are_asked_about_the_same_words(pupil: Annotator) -> None:
+    """As many as fit beside the longer instruction, whichever that is."""
+    short, long = "Be good.", "Be bad, and whatever you do be as long about it as this instruction is."
+    item, learner = Item(user("old " * 3000 + "news?"), ("ok",)), Learner.reading(pupil)
+    for told in ((short, long), (long, short)):
+        (scored,) = Contrast((learner, learner), told).scores([item], truncate=True)
+        assert isinstance(scored, Scored)
+        (group,) = Showing(pupil.template, (long,), None, None).show(item).groups
+        assert scored.prompt == group.prompt
+        good, bad = Showing(pupil.template, told, group.prompt, None).show(item).groups
+        expected = learner.log_likelihoods([good]) - learner.log_likelihoods([bad])
+        torch.testing.assert_close(scored.scores.float(), expected, atol=2e-3, rtol=1e-3)
 
 
 def test_an_item_on_which_the_model_fails_fails_alone(pupil: Annotator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,8 +100,9 @@ def test_a_killed_run_goes_on_with_the_shard_it_was_at(pupil: Annotator, admitte
     assert told[-1] == len(admitted.items)
 
 
-def test_what_is_open_never_grows_with_the_shards(pupil: Annotator, admitted: Admitted, tmp_path: Path) -> None:
-    """A shard is written with the patterns of its own items alone."""
+def test_a_shard_holds_the_patterns_of_its_own_items_alone(
+    pupil: Annotator, admitted: Admitted, tmp_path: Path
+) -> None:
     learner = Learner.reading(pupil)
     found = collect((learner, learner), showing(pupil), admitted, BLOCKS, how(shard=1), tmp_path, ignore)
     assert len(found.shards) == len(admitted.items)

@@ -10,8 +10,11 @@ from app.alignments import CURVES, REPORT
 from app.schemas.alignment import AlignmentMethod, AlignmentReport, AlignmentStage
 from app.schemas.pairs import Pair
 from tests.workers.alignment.conftest import pairs, settings
+from workers.alignment.batches import Showing, both
 from workers.alignment.errors import OtherRun, Unfinished, UnfitData
+from workers.alignment.instructions import DISPREFERRED, PREFERRED
 from workers.alignment.learner import Learner
+from workers.alignment.margins import Contrast, Scored
 from workers.alignment.run import Run, divided
 from workers.alignment.taught import adapter_of
 from workers.engine.annotator import Annotator
@@ -65,6 +68,7 @@ def test_the_aligned_adapter_adds_what_was_taught_and_what_was_aligned(finished:
         for block in range(finished.blocks[-1] + 1)
         for name in ("q_proj", "v_proj")
     }
+    assert finished.aligned.revision == f"{finished.annotator.revision}+{whole.digest}"
 
 
 def test_the_same_seed_gives_the_same_run(finished: Run, pupil: Annotator, tmp_path: Path) -> None:
@@ -146,6 +150,32 @@ def test_dual_teaches_two_models_different_sides(pupil: Annotator, tmp_path: Pat
     assert bool((dispreferred[:, 1] > preferred[:, 1]).all())
 
 
+def test_scit_teaches_one_model_which_side_goes_with_which_instruction(pupil: Annotator, tmp_path: Path) -> None:
+    run = a_run(pupil, tmp_path, instruct__epochs=8)
+    run.instruct()
+    (model,) = run.taught
+    found = Contrast.of_scit(model).scores(both(run.others))
+    margins = [float(one.scores[0] - one.scores[1]) for one in found if isinstance(one, Scored)]
+    assert len(margins) == 6
+    assert min(margins) > 0
+
+
+@torch.no_grad()
+def test_patterns_are_of_the_taught_models_the_good_side_first(finished: Run) -> None:
+    """SCIT's one model under both instructions, Dual's two models under none."""
+    one_model = finished.method == "rahf-scit"
+    told = (PREFERRED, DISPREFERRED) if one_model else (None, None)
+    how = finished.settings
+    showing = Showing(finished.annotator.template, told, how.query, how.collect.response)
+    good, bad = (Learner.reading(model) for model in (finished.taught * 2 if one_model else finished.taught))
+    patterns = finished.collect()
+    for place, item in enumerate(finished._admitted.items):
+        groups = showing.show(item).groups
+        expected = good.hidden([groups[0]], finished.blocks) - bad.hidden([groups[1]], finished.blocks)
+        assert float(expected.abs().max()) > 0
+        torch.testing.assert_close(patterns.of(place), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_all_weights_are_trained_where_that_is_wanted(pupil: Annotator, tmp_path: Path) -> None:
     changes = {"instruct__weights": "full", "instruct__lora": None, "instruct__learning_rate": 1e-3}
     run = a_run(pupil, tmp_path, **changes)
@@ -157,6 +187,7 @@ def test_all_weights_are_trained_where_that_is_wanted(pupil: Annotator, tmp_path
     aligned = adapter_of(tmp_path / "aligned")
     assert aligned is not None
     assert set(aligned.ranks.values()) == {4}
+    assert run.aligned.revision == f"{taught.revision}+{aligned.digest}"
 
 
 def test_too_few_pairs_are_refused(pupil: Annotator, tmp_path: Path) -> None:
