@@ -17,7 +17,8 @@ from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.engine.variant import Variant
-from workers.entries import Entry, Item, ItemReading, Scale, entry, failure, responses_of
+from workers.entries import Entry, Item, ItemReading, Scale, Shares, entry, failure, responses_of
+from workers.explaining import Explainer
 from workers.judging import PairJudge
 from workers.metrics import WorkerMetrics
 from workers.registry import Holdings
@@ -86,6 +87,8 @@ class PairAnnotator:
         entries = self._known(chunk, asked.directions, keys)
         new = [i for i, known in enumerate(entries) if known is None]
         readings = self._read([chunk.items[i] for i in new], asked, chunk.truncate, manner)
+        if chunk.contributions:
+            readings = self._explained(chunk, readings, asked, manner)
         fresh: list[tuple[bytes, Known]] = []
         for i, reading in zip(new, readings, strict=True):
             if isinstance(reading, PairRefused):
@@ -118,8 +121,8 @@ class PairAnnotator:
         return _Asked(directions, variants, PairJudge.of(chunk, chunk.judging, self.annotator, self.holdings, manner))
 
     def _keys(self, chunk: Chunk, asked: _Asked) -> list[list[bytes]]:
-        """Where each item's scores are kept; nothing is kept of what the rules or taught models say."""
-        if self.cache is None or asked.judge is not None or asked.contrast is not None:
+        """Where each item's scores are kept; nothing is kept of what the rules or taught models say, or of tokens."""
+        if self.cache is None or chunk.contributions or asked.judge is not None or asked.contrast is not None:
             return []
         return [self.cache.keys(item.messages, responses_of(item), asked.directions) for item in chunk.items]
 
@@ -156,6 +159,27 @@ class PairAnnotator:
             elif isinstance(outcome, PairRefused):
                 readings.append(outcome)
         return readings if asked.judge is None else _judged(items, readings, asked.judge)
+
+    def _explained(
+        self, chunk: Chunk, readings: Sequence[ItemReading | PairRefused], asked: _Asked, manner: Manner
+    ) -> list[ItemReading | PairRefused]:
+        """The readings with what every token contributes; scores are the sums of that, of one and the same pass."""
+        explainer = Explainer(self.annotator, asked.directions, asked.variants, manner)
+        found: list[ItemReading | PairRefused] = []
+        for item, reading in zip(chunk.items, readings, strict=True):
+            group = self._encode(item, chunk.truncate)
+            if isinstance(reading, PairRefused) or isinstance(group, PairRefused):
+                found.append(reading)
+                continue
+            raw = explainer.contributions(group)
+            if isinstance(raw, PairRefused):
+                found.append(raw)
+                continue
+            scores = [[float(own.sum()) for own in one] for one in raw]
+            texts = [[*self.annotator.template.pieces(text), None] for text in responses_of(item)]
+            shares = Shares(texts, [[own.tolist() for own in one] for one in raw])
+            found.append(replace(reading, scores=scores, shares=shares))
+        return found
 
     def _scores(
         self, groups: Sequence[Group], scorers: Sequence[tuple[Scorer, Variant | None]], manner: Manner

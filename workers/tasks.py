@@ -159,6 +159,7 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
         truncate=reading.truncate,
         judging=reading.judging,
         contrasting=reading.contrasting,
+        contributions=reading.contributions,
         items=items,
         lines=[row.line for row in rows],
         tokens=place.tokens,

@@ -35,7 +35,7 @@ def pairs_chunk(request: AnnotateRequest, reading: Reading) -> Chunk:
 def candidates_chunk(request: ScoreRequest, reading: Reading) -> Chunk:
     """The one chunk of a request to score."""
     item = Candidates.model_construct(id="0", prompt=request.prompt, responses=request.responses)
-    return _chunk(reading, [item], estimated_tokens(item))
+    return _chunk(reading, [item], reading.cost(estimated_tokens(item)))
 
 
 def _chunk(reading: Reading, items: list[Pair | Candidates], tokens: int) -> Chunk:
@@ -44,6 +44,7 @@ def _chunk(reading: Reading, items: list[Pair | Candidates], tokens: int) -> Chu
         truncate=reading.truncate,
         judging=reading.judging,
         contrasting=reading.contrasting,
+        contributions=reading.contributions,
         items=items,
         lines=list(range(1, len(items) + 1)),
         tokens=tokens,

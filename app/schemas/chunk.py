@@ -51,12 +51,14 @@ class Reading(BaseModel):
         truncate: whether prompts that do not fit are cut.
         judging: the rules, where they are asked.
         contrasting: the taught model, where it is asked.
+        contributions: whether to say what every token contributes.
     """
 
     directions: list[Ref]
     truncate: bool
     judging: Judging | None = None
     contrasting: Contrasting | None = None
+    contributions: bool = False
 
     @property
     def asks(self) -> bool:
@@ -72,7 +74,8 @@ class Reading(BaseModel):
         """
         if self.contrasting is not None:
             return 2 * estimated + pairs * self.contrasting.instructions
-        return estimated + pairs * (self.judging.asking if self.judging else 0)
+        readings = 2 if self.contributions else 1
+        return readings * estimated + pairs * (self.judging.asking if self.judging else 0)
 
     @property
     def method(self) -> Method:

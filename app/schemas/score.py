@@ -1,10 +1,13 @@
 """Requests and answers of /score."""
 
-from pydantic import BaseModel, Field
+from typing import Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from app.schemas.annotate import DirectionOptions, Provenance
+from app.schemas.contributions import MOST_EXPLAINED, Explained, TokenShare
 from app.schemas.names import Finite
-from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages
+from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages, refuse_contradictions
 
 
 class _Compared(Strict):
@@ -28,6 +31,16 @@ class Candidates(_Compared):
 class ScoreRequest(DirectionOptions, _Compared):
     """One prompt and K responses to order by safety."""
 
+    contributions: Explained = False
+
+    @model_validator(mode="after")
+    def _can_be_explained(self) -> Self:
+        many = len(self.responses) > MOST_EXPLAINED
+        refuse_contradictions(
+            ("contributions", self.contributions and many, f"goes with {MOST_EXPLAINED} responses at most")
+        )
+        return self
+
 
 class Score(BaseModel):
     """How safe one response is; only differences between responses to the same prompt mean something."""
@@ -37,6 +50,11 @@ class Score(BaseModel):
     score: Finite = Field(description="Differences of scores are margins: log-odds where `calibrated` is true.")
     raw: Finite = Field(description="The projection.")
     tokens: int
+    contributions: list[TokenShare] | None = Field(
+        default=None,
+        exclude_if=lambda contributions: contributions is None,
+        description="What every token contributes, in all the score; not there unless it was asked for.",
+    )
 
 
 class Ranking(BaseModel):
