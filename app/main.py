@@ -22,6 +22,7 @@ from app.routes import (
     files,
     health,
     jobs,
+    playground,
     rewards,
     ruleadapters,
     rulebanks,
@@ -92,9 +93,11 @@ def create_app(config: Settings | None = None) -> FastAPI:
         alignments,
         rewards,
         health,
+        playground,
     )
     for room in rooms:
         app.include_router(room.router)
+    app.mount("/playground", playground.Assets(), name="playground")
     errors.install(app)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes, streams={"/files": config.max_file_bytes})
     app.add_middleware(RequestMetrics, metrics=metrics)

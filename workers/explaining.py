@@ -69,4 +69,4 @@ class Explainer:
 
 def _scored(direction: SafetyDirection, parts: Tensor, places: Sequence[int]) -> Tensor:
     """[t] scores of [t, S, d] shares by a direction that reads some of the S places."""
-    return torch.cat([direction.scores(some[:, places]) for some in parts.split(_TOKENS)])
+    return torch.cat([direction.scores(some[:, places]) for some in torch.split(parts, _TOKENS)])

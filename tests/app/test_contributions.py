@@ -18,7 +18,7 @@ def annotated(client: TestClient, *pairs: dict[str, Any], **options: Any) -> Any
 
 
 def total(tokens: list[dict[str, Any]]) -> float:
-    return sum(token["contribution"] for token in tokens)
+    return float(sum(token["contribution"] for token in tokens))
 
 
 def test_they_add_up_to_the_margin(client: TestClient) -> None:
