@@ -30,7 +30,7 @@ async function show(anew = false) {
   leaving.abort();
   leaving = new AbortController();
   forgetProblem();
-  for (const section of document.querySelectorAll("[data-view]")) section.hidden = section.dataset.view !== view;
+  for (const section of document.querySelectorAll("section[data-view]")) section.hidden = section.dataset.view !== view;
   const tab = { job: "files", review: "files" }[view] ?? view;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#/${tab}`) link.setAttribute("aria-current", "page");

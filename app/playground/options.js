@@ -72,12 +72,12 @@ export function allCards() {
 /** Show the options where a view needs them; null hides them all. */
 export function showOptions(view) {
   form.hidden = view === null;
-  form.dataset.view = view ?? "";
+  form.dataset.place = view ?? "";
   show();
 }
 
 function show() {
-  const view = form.dataset.view;
+  const view = form.dataset.place;
   const method = fields.method.value;
   const asked = view === "responses" && !["margin", "reward"].includes(method) ? "margin" : method;
   for (const part of form.querySelectorAll("[data-for]")) {

@@ -93,7 +93,8 @@ def visit(browser: Browser, site: str) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert all(url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:")) for url in asked)
-    assert [fault for fault in faults if "401" not in fault and "503" not in fault] == []
+    refused = "Failed to load resource: the server responded with"  # the service may well say no
+    assert [fault for fault in faults if not fault.startswith(refused)] == []
 
 
 @pytest.fixture

@@ -127,12 +127,17 @@ def test_conflicts_are_reviewed_by_the_keyboard_and_exported(job: Page, api: htt
     expect(job.get_by_label("Your name")).to_be_focused()
     job.keyboard.type("Ada")
     job.locator("#main").focus()
-    for key, said in (("k", "kept"), ("f", "flipped"), ("f", "flipped"), ("u", "open again"), ("s", "skipped")):
+    for key, said, place in (
+        ("k", "kept", 1),
+        ("f", "flipped", 2),
+        ("f", "flipped", 3),
+        ("u", "again", 2),
+        ("s", "skipped", 3),
+    ):
         job.keyboard.press(key)
         expect(status).to_contain_text(said)
-        expect(job.locator("#review-item .response")).to_have_count(2)
+        expect(title).to_contain_text(f"Line {conflicts[place]['line']} ")
     expect(status).to_contain_text(f"3 of {len(conflicts)} decided (1 kept, 1 flipped, 1 skipped)")
-    expect(title).to_contain_text(f"Line {conflicts[3]['line']}")
     shoot(job, "review")
     job.reload()
     expect(status).to_contain_text(f"3 of {len(conflicts)} decided")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def test_bins_count_every_margin_on_its_side_of_zero(run: Run, margins: list[flo
     bins = run("histogram", "m.bins(x)", margins)
     assert sum(part["count"] for part in bins) == len(margins)
     assert sum(part["count"] for part in bins if part["high"] <= 0) == sum(margin < 0 for margin in margins)
-    assert all(a["high"] == pytest.approx(b["low"]) for a, b in zip(bins, bins[1:], strict=False))
+    assert all(a["high"] == pytest.approx(b["low"]) for a, b in pairwise(bins))
     assert len(bins) <= 34
 
 
@@ -120,13 +121,14 @@ QUEUE = """
   const again = new m.ReviewQueue(conflicts, store);
   const before = again.current.line;
   again.decide("keep", "Bob", "later");
-  return { seen, before, after: again.current, counts: again.counts, nothing: again.decide("keep", "Bob", "later"), kept };
+  const nothing = again.decide("keep", "Bob", "later");
+  return { seen, before, after: again.current, counts: again.counts, nothing, kept };
 })()
 """
 
 
 def test_the_queue_begins_with_the_strongest_conflict_and_forgets_nothing(run: Run) -> None:
-    found = run("queue", QUEUE)
+    found = run("queue", QUEUE.strip())
     assert found["seen"] == [5, 9, 2, 9, 2]
     assert (found["before"], found["after"], found["nothing"]) == (2, None, None)
     assert found["counts"] == {"total": 3, "decided": 3, "keep": 1, "flip": 1, "skip": 1}

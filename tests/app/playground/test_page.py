@@ -30,8 +30,8 @@ CONTRAST = """
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.closest("svg, option, :disabled, .unseen"))
-      continue;
+    const skipped = !element.checkVisibility() || element.closest("svg, option, :disabled, .unseen");
+    if (skipped || !texts.currentNode.data.trim()) continue;
     const layers = [];
     for (let at = element; at; at = at.parentElement) layers.unshift(getComputedStyle(at).backgroundColor);
     const behind = over(layers);
