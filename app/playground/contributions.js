@@ -34,14 +34,15 @@ export function strengths(values) {
   return values.map((own) => own.map((value) => (largest ? Math.sqrt(Math.abs(value) / largest) : 0)));
 }
 
-/** Tokens grouped to words: `{text, value}`, each beginning with a token that follows white space or has some. */
+/** Tokens grouped to words, `{text, value}`: white space goes with the word after it. */
 export function words(tokens, values) {
   const found = [];
   tokens.forEach((token, i) => {
-    const begins =
-      token.text === null || !found.length || /^\s/.test(token.text) || /\s$/.test(found.at(-1).text ?? "");
-    if (begins) found.push({ text: token.text, value: values[i] });
-    else {
+    const before = found.at(-1)?.text ?? null;
+    const apart = /^\s/.test(token.text ?? "") || /\s$/.test(before ?? "");
+    if (before === null || token.text === null || (apart && before.trim())) {
+      found.push({ text: token.text, value: values[i] });
+    } else {
       found.at(-1).text += token.text;
       found.at(-1).value += values[i];
     }

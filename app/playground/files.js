@@ -44,7 +44,7 @@ async function annotate(content, name) {
     const [first] = file.problems;
     const bad = first ? `; ${file.bad_rows} cannot be annotated, the first is line ${first.line}: ${first.detail}` : "";
     status.textContent = `${file.rows} pairs${bad}.`;
-    const job = await askJson("/jobs", { method: "POST", json: { file: file.id, ...chosenOptions("files") } });
+    const job = await askJson("/jobs", { method: "POST", json: { file: file.id, ...(await chosenOptions("files")) } });
     location.hash = `#/job/${job.id}`;
   }).catch((problem) => {
     status.textContent = "";

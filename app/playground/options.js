@@ -14,11 +14,18 @@ const POLICIES = ["robust", "published", "relevance", "discrepancy", "all", "ran
 const form = byId("options");
 const fields = form.elements;
 let cards = new Map();
-let loaded = false;
+let loading = null;
 
-/** Ask the service what it has; once, or `anew`. */
-export async function loadOptions(anew = false) {
-  if (loaded && !anew) return;
+/** Ask the service what it has; once, or `anew`, or again where it could not say. */
+export function loadOptions(anew = false) {
+  if (!loading || anew) {
+    loading = load();
+    loading.catch(() => (loading = null));
+  }
+  return loading;
+}
+
+async function load() {
   const [directions, rules, banks, alignments, rewards] = await Promise.all([
     listed("/directions", { directions: [], default: null }),
     listed("/rules", { pools: [] }),
@@ -42,12 +49,12 @@ export async function loadOptions(anew = false) {
   );
   fill(fields.method, methods, "margin", (name) => NAMES[name]);
   fields.explain.disabled = !pools.length;
-  loaded = true;
   show();
 }
 
 /** What a request says of it, in a view: `pair`, `responses` or `files`. */
-export function chosenOptions(view) {
+export async function chosenOptions(view) {
+  await loadOptions();
   const method = view === "responses" && fields.method.value !== "reward" ? "margin" : fields.method.value;
   const rules = { pool: fields.pool.value, policy: fields.policy.value, k: Number(fields.k.value) };
   if (method === "rules") return { method, rules };

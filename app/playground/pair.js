@@ -45,9 +45,9 @@ function set(pair) {
 
 async function annotate(event) {
   event.preventDefault();
-  const options = chosenOptions("pair");
   const pair = { prompt: promptOf(prompt.value), chosen: chosen.value, rejected: rejected.value };
   await whileBusy(form, async () => {
+    const options = await chosenOptions("pair");
     const answer = await askJson("/annotate", {
       method: "POST",
       json: { pairs: [pair], ...options, ...(options.method === "margin" ? { contributions: true } : {}) },

@@ -10,6 +10,8 @@ import { source, tokensOf, unreliable } from "/playground/reading.js";
 import { logistic, probability, signed } from "/playground/scales.js";
 import { table } from "/playground/tables.js";
 
+const MOST_EXPLAINED = 32;
+
 const form = byId("responses-form");
 const list = byId("responses-list");
 const result = byId("responses-result");
@@ -43,9 +45,9 @@ function name() {
 async function order(event) {
   event.preventDefault();
   const responses = [...list.querySelectorAll("textarea")].map((area) => area.value);
-  const options = chosenOptions("responses");
-  const explained = options.method === undefined && responses.length <= 32;
   await whileBusy(form, async () => {
+    const options = await chosenOptions("responses");
+    const explained = options.method === undefined && responses.length <= MOST_EXPLAINED;
     const answer = await askJson("/score", {
       method: "POST",
       json: {

@@ -144,7 +144,8 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, dialog");
   if (byId("review-item").closest("section").hidden || typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const pressed = event.key.toLowerCase();
-  if (KEYS[pressed]) decide(KEYS[pressed]).catch(showProblem);
-  else if (pressed === "u") undo().catch(showProblem);
-  else if (pressed === "w") explain().catch(showProblem);
+  const work = KEYS[pressed] ? () => decide(KEYS[pressed]) : { u: undo, w: explain }[pressed];
+  if (!work) return;
+  event.preventDefault(); // the letter is not to be typed where the focus goes
+  work().catch(showProblem);
 });

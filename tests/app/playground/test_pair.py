@@ -65,7 +65,7 @@ def test_every_token_is_coloured_by_its_part_of_the_margin(visit: Open, api: htt
 
 def test_a_direction_that_is_not_calibrated_says_so_and_shows_no_probability(visit: Open, api: httpx.Client) -> None:
     page = visit()
-    page.get_by_label("Direction", exact=True).select_option("raw")
+    page.locator("#options [name=direction]").select_option("raw")
     fill(page)
     annotate(page)
     result = page.locator("#pair-result")
