@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,9 @@ from app.auth.caller import Caller
 from app.auth.quota import spend
 from app.errors import Conflict, Gone, Unprocessable, problem_response
 from app.idempotent import Attempt
+from app.jobs.collect import RefusedQueries
 from app.jobs.submission import QueueFull, Submission
-from app.schemas.annotate import AnnotateResponse, FailedAnnotation
+from app.schemas.annotate import AnnotateResponse, FailedAnnotation, PairProblem
 from app.schemas.jobs import Job
 from app.schemas.problem import FieldProblem, Responses, documented
 from app.service import Service
@@ -137,7 +138,7 @@ async def answer(service: Service, job_id: str, patience: Patience, *, keep: boo
     if job.status == "failed":
         return problem_response(500, f"the job failed: {job.error}", background=after)
     assert result is not None
-    if (refused := _all_failed(result)) is not None:
+    if (refused := _refused(result)) is not None:
         return problem_response(422, refused.detail, errors=refused.errors, background=after)
     return Response(result.model_dump_json(), media_type="application/json", background=after)
 
@@ -161,15 +162,22 @@ def accepted(job_id: str, job: Job | None, applied: str | None = None) -> JSONRe
     return JSONResponse(job.model_dump() if job else {"id": job_id}, 202, headers)
 
 
-def _all_failed(answer: BaseModel) -> Unprocessable | None:
+def _refused(answer: BaseModel) -> Unprocessable | None:
+    """What to answer where nothing could be: every pair failed, or the one item, or a query that others wait for."""
+    if isinstance(answer, RefusedQueries):
+        return _unprocessable("not every query has a reward", "/query/{}", answer.problems)
     entries = answer.annotations if isinstance(answer, AnnotateResponse) else [answer]
     failed = [entry.error for entry in entries if isinstance(entry, FailedAnnotation)]
     if len(failed) < len(entries):
         return None
-    place = "/pairs/{}" if isinstance(answer, AnnotateResponse) else ""
+    if isinstance(answer, AnnotateResponse):
+        return _unprocessable("no pair of the request could be annotated", "/pairs/{}", dict(enumerate(failed)))
+    return _unprocessable("the responses cannot be scored", "", dict(enumerate(failed)))
+
+
+def _unprocessable(what: str, pointer: str, problems: Mapping[int, PairProblem]) -> Unprocessable:
     errors = [
-        FieldProblem(pointer=place.format(index), code=error.code, detail=error.detail, counts=error.counts)
-        for index, error in enumerate(failed)
+        FieldProblem(pointer=pointer.format(place), code=error.code, detail=error.detail, counts=error.counts)
+        for place, error in problems.items()
     ]
-    what = "no pair of the request could be annotated" if place else "the responses cannot be scored"
     return Unprocessable(what, errors=errors)

@@ -23,6 +23,7 @@ from app.routes import (
     health,
     jobs,
     playground,
+    rewarding,
     rewards,
     ruleadapters,
     rulebanks,
@@ -92,6 +93,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         training,
         alignments,
         rewards,
+        rewarding,
         health,
         playground,
     )

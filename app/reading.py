@@ -5,6 +5,7 @@ from starlette.concurrency import run_in_threadpool
 from app.alignments import AlignmentMissing
 from app.errors import NotFound, Unavailable, invalid
 from app.jobs.roster import HeldBank, WorkerState
+from app.rewards import RewardMissing
 from app.ruleadapters import AdapterMissing
 from app.rulepools import PoolMissing
 from app.schemas.annotate import AnnotateOptions, DirectionOptions
@@ -25,7 +26,7 @@ _OTHER_POOL = "was made for other rules than `pool` has now: name the pool that 
 
 
 async def reading_of(service: Service, options: DirectionOptions) -> Reading:
-    """The directions, pools, banks and taught models that a request asks for.
+    """The directions, pools, banks, taught models and reward models that a request asks for.
 
     Raises:
         NotFound: one of them is not there, or no worker holds it.
@@ -35,6 +36,9 @@ async def reading_of(service: Service, options: DirectionOptions) -> Reading:
     if isinstance(options, AnnotateOptions) and options.alignment is not None:
         contrasting = await _contrasting(service, options.alignment)
         return Reading(directions=[], truncate=options.truncate, contrasting=contrasting)
+    if options.reward_model is not None:
+        reward_model = await reward_model_of(service, options.reward_model)
+        return Reading(directions=[], truncate=options.truncate, reward_model=reward_model)
     if not isinstance(options, AnnotateOptions) or not options.judged:
         return Reading(directions=await _directions(service, options), truncate=options.truncate)
     directions = await _directions(service, options) if options.method == "margin" else []
@@ -63,6 +67,22 @@ async def _contrasting(service: Service, alignment_id: str) -> Contrasting:
     _refuse_other_annotator("/alignment", card.model_revision, workers)
     instructions = 2 * _TOKENS_AN_INSTRUCTION if card.method == "rahf-scit" else 0
     return Contrasting(alignment=Ref(id=card.id, digest=card.digest), instructions=instructions)
+
+
+async def reward_model_of(service: Service, reward_id: str, at: str = "/reward_model") -> Ref:
+    """What the id of a reward model stands for now; `at` says which field asked for it.
+
+    Raises:
+        NotFound: nothing.
+        Unavailable: there is no worker at all.
+    """
+    await _some_workers(service)
+    try:
+        digest = await run_in_threadpool(service.reward_models.digest, reward_id)
+    except RewardMissing:
+        detail = "there is no such reward model; GET /reward-models lists those there are"
+        raise NotFound.at(at, "unknown_reward_model", detail) from None
+    return Ref(id=reward_id, digest=digest)
 
 
 async def _judging(service: Service, options: RuleOptions) -> Judging:

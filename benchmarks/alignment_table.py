@@ -50,6 +50,7 @@ def page(found: Mapping[str, Any]) -> str:
             f"pairs, patterns and alignment with {pairs['others']} of other prompts, measured on {pairs['held_out']} "
             f"of {prompts} further prompts. Intervals: 95 %, bootstrap over prompts.\n",
             markdown(_READ, [_read(name, row) for name, row in found["reading"].items()]),
+            _by_layer(found["reading"]),
             markdown(_TRAINED, [row for run in found["training"].items() for row in _stages(*run)]),
             f"Answers to {sizes['prompts']} held-out prompts and to {sizes['requests']} benign and as many harmful "
             f"requests, greedy, {sizes['tokens']} tokens at most. The score, in log-odds, is a direction's that never "
@@ -113,6 +114,13 @@ def _read(name: str, row: Mapping[str, Any]) -> list[str]:
         more,
         *("–" if side is None else f"{side['value']:.3f}" for side in sides),
     ]
+
+
+def _by_layer(reading: Mapping[str, Any]) -> str:
+    """What patterns read at each of their layers."""
+    rows = {name: row["layers"] for name, row in reading.items() if "layers" in row}
+    said = (", ".join(f"{layer}: {one['value']:.3f}" for layer, one in layers.items()) for layers in rows.values())
+    return "By layer: " + "; ".join(f"{name} {own}" for name, own in zip(rows, said, strict=True)) + ".\n"
 
 
 def _stages(run: str, training: Mapping[str, Any]) -> list[list[str]]:

@@ -31,6 +31,7 @@ _FAILED, _USAGE, _SOME_FAILED, _TEMPORARY = 1, 2, 3, os.EX_TEMPFAIL
 _FINAL = {400, 404, 413, 422}  # the same command would be refused again
 _INTERRUPTED = 128 + signal.SIGINT
 _STDOUT = Path("-")
+_RAW = "the margins are raw, on no scale of a reward's"
 
 
 def annotate(
@@ -49,10 +50,12 @@ def annotate(
     method: Annotated[
         str,
         typer.Option(
-            help="margin; rules: what the rules say that are critical; or rahf: what a taught model says itself."
+            help="margin; rules: what the rules say that are critical; rahf: what a taught model says itself; or "
+            "reward: the reward of a reward model."
         ),
     ] = "margin",
     alignment: Annotated[str | None, typer.Option(help="Id of the taught model, for --method rahf.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="Id of the reward model, for --method reward.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add what the rules say to the margin.")] = False,
     rules: Annotated[
         list[str] | None,
@@ -83,7 +86,7 @@ def annotate(
     _refuse_odd_url(url)
     chosen = direction[0] if direction and len(direction) == 1 else direction or DEFAULT
     _refuse_odd_direction(chosen)
-    asked = judging(method, explain, rules or [], alignment)
+    asked = judging(method, explain, rules or [], alignment, reward_model)
     if url is None:
         refuse_missing(asked)
     console = Console(stderr=True)
@@ -141,7 +144,8 @@ def _warn_if_uncalibrated(work: WorkFile) -> None:
     """A row for a trainer does not say what its margin is; `raw` rows do."""
     made_by, format = work.state.provenance or {}, work.state.order.format
     if format != "raw" and made_by.get("calibrated") is False:
-        warning = f"{_named(made_by)} is not calibrated: the margins are raw, on no scale of a reward's"
+        raw = "σ of a margin is no probability" if "reward_model" in work.state.order.judging else _RAW
+        warning = f"{_named(made_by)} is not calibrated: {raw}"
         typer.echo(f"safemargin: warning: {warning}", err=True)
 
 
@@ -150,6 +154,8 @@ def _named(made_by: dict[str, Any]) -> str:
         return "policy {policy} by {rater}".format(**made_by["rules"])
     if made_by.get("method") == "rahf":
         return "alignment {id}".format(**made_by["alignment"])
+    if made_by.get("method") == "reward":
+        return "reward model {id}".format(**made_by["reward_model"])
     return f"direction {made_by.get('direction')}"
 
 

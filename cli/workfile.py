@@ -33,7 +33,7 @@ class Order(BaseModel):
     direction: str | list[str]
     truncate: bool
     judging: dict[str, Any] = Field(
-        default_factory=dict, description="`method`, `alignment`, `explain`, `rules`, where given."
+        default_factory=dict, description="`method`, `alignment`, `reward_model`, `explain`, `rules`, where given."
     )
     format: Format
     parquet: bool

@@ -1,4 +1,4 @@
-"""From a chunk of pairs, or of responses to order, to its answer."""
+"""From a chunk of pairs, of responses to order, or of whole dialogues, to its answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,8 @@ from app.schemas.annotate import Provenance
 from app.schemas.chunk import Chunk, ChunkAnswer
 from app.schemas.names import Ref
 from app.schemas.pairs import Pair
+from app.schemas.rewarding import Query
+from app.schemas.rewards import RewardCard
 from workers.batcher import Batcher, Scorer, Scores
 from workers.contrasting import PairContrast
 from workers.directions.direction import SafetyDirection
@@ -17,11 +19,12 @@ from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.engine.variant import Variant
-from workers.entries import Entry, Item, ItemReading, Scale, Shares, entry, failure, responses_of
+from workers.entries import Entry, Item, ItemReading, Scale, entry, failure, responses_of
 from workers.explaining import Explainer
 from workers.judging import PairJudge
 from workers.metrics import WorkerMetrics
 from workers.registry import Holdings
+from workers.rewards.serving import ServedReward
 from workers.rules.judge import Judgement
 from workers.score_cache import Known, ScoreCache
 from workers.turns import URGENT, Manner
@@ -35,22 +38,33 @@ class Fatal(PairRefused):
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a chunk asks for: directions to project on, the rules, or both; or what a taught model says itself."""
+    """What a chunk asks for: directions to project on, the rules, or both; or what a model says that was taught.
+
+    That is how likely a taught model finds responses, or the reward of a reward model.
+    """
 
     directions: Sequence[SafetyDirection] = ()
     variants: Sequence[Variant | None] = ()
     judge: PairJudge | None = None
     contrast: PairContrast | None = None
+    reward: ServedReward | None = None
+
+    @property
+    def scored(self) -> "Sequence[SafetyDirection | ServedReward]":
+        """What gives every response one score from a pass."""
+        return [self.reward] if self.reward else self.directions
 
     @property
     def scorers(self) -> list[tuple[Scorer, Variant | None]]:
         """What makes numbers of activations, the directions first, and of which model's."""
+        if self.reward is not None:
+            return [(self.reward, self.reward.variant)]
         judges: tuple[Scorer, ...] = self.judge.scorers if self.judge else ()
         return [*zip(self.directions, self.variants, strict=True), *((scorer, None) for scorer in judges)]
 
     @property
     def scales(self) -> Sequence[Scale]:
-        return [self.contrast.alignment] if self.contrast else self.directions
+        return [self.contrast.alignment] if self.contrast else self.scored
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class PairAnnotator:
 
     Attributes:
         annotator: the language model.
-        holdings: directions that it can project on, rules that it can judge by.
+        holdings: directions that it can project on, rules that it can judge by, models that it can ask.
         batcher: the shared forward stage.
         cache: scores computed before, if they are kept.
         metrics: where items are counted.
@@ -79,16 +93,18 @@ class PairAnnotator:
             manner: how to work on it.
 
         Raises:
-            NotHeld: a direction, pool, bank or taught model that the chunk asks for is not to be had.
+            NotHeld: a direction, pool, bank, taught model or reward model that the chunk asks for is not to be had.
             RuleError: the annotator cannot be asked about rules.
         """
         asked = self._asked(chunk, manner)
         keys = self._keys(chunk, asked)
-        entries = self._known(chunk, asked.directions, keys)
+        entries = self._known(chunk, asked, keys)
         new = [i for i, known in enumerate(entries) if known is None]
         readings = self._read([chunk.items[i] for i in new], asked, chunk.truncate, manner)
         if chunk.contributions:
-            readings = self._explained(chunk, readings, asked, manner)
+            explainer = Explainer(self.annotator, asked.directions, asked.variants, manner)
+            groups = [self._encode(item, asked, chunk.truncate) for item in chunk.items]
+            readings = explainer.explained(chunk.items, groups, readings)
         fresh: list[tuple[bytes, Known]] = []
         for i, reading in zip(new, readings, strict=True):
             if isinstance(reading, PairRefused):
@@ -114,6 +130,8 @@ class PairAnnotator:
         if chunk.contrasting is not None:
             contrast = PairContrast.of(chunk.contrasting, self.holdings, chunk.truncate, manner)
             return _Asked(contrast=contrast)
+        if chunk.reward_model is not None:
+            return _Asked(reward=self.holdings.rewards.served(chunk.reward_model))
         directions = [self.holdings.directions.get(ref) for ref in chunk.directions]
         variants = [self.holdings.directions.variant(direction) for direction in directions]
         if chunk.judging is None:
@@ -124,11 +142,9 @@ class PairAnnotator:
         """Where each item's scores are kept; nothing is kept of what the rules or taught models say, or of tokens."""
         if self.cache is None or chunk.contributions or asked.judge is not None or asked.contrast is not None:
             return []
-        return [self.cache.keys(item.messages, responses_of(item), asked.directions) for item in chunk.items]
+        return [self.cache.keys(item.messages, responses_of(item), asked.scored) for item in chunk.items]
 
-    def _known(
-        self, chunk: Chunk, directions: Sequence[SafetyDirection], keys: Sequence[Sequence[bytes]]
-    ) -> list[Entry | None]:
+    def _known(self, chunk: Chunk, asked: _Asked, keys: Sequence[Sequence[bytes]]) -> list[Entry | None]:
         """Entries of the items whose every score is in the cache; None where one is not."""
         if self.cache is None or not keys:
             return [None] * len(chunk.items)
@@ -137,7 +153,8 @@ class PairAnnotator:
         for item, own in zip(chunk.items, keys, strict=True):
             scores = [score for score in (next(found) for _ in own) if score is not None]
             complete = len(scores) == len(own)
-            entries.append(entry(item, ItemReading.again(scores, len(directions)), directions) if complete else None)
+            again = ItemReading.again(scores, len(asked.scored)) if complete else None
+            entries.append(entry(item, again, asked.scales) if again else None)
             self.metrics.cached.labels("hit" if complete else "miss").inc()
         return entries
 
@@ -148,38 +165,17 @@ class PairAnnotator:
         if asked.contrast is not None:
             self.batcher.appetite.brought(0)  # no pass waits for this chunk: others may bring what the stage can read
             return asked.contrast.readings([item for item in items if isinstance(item, Pair)])
-        encoded = [self._encode(item, truncate) for item in items]
+        encoded = [self._encode(item, asked, truncate) for item in items]
         groups = [group for group in encoded if isinstance(group, Group)]
         scores = iter(self._scores(groups, asked.scorers, manner))
         readings: list[ItemReading | PairRefused] = []
         for group in encoded:
             outcome = next(scores) if isinstance(group, Group) else group
             if isinstance(group, Group) and isinstance(outcome, tuple):
-                readings.append(ItemReading.of(group, outcome, len(asked.directions)))
+                readings.append(ItemReading.of(group, outcome, len(asked.scored)))
             elif isinstance(outcome, PairRefused):
                 readings.append(outcome)
         return readings if asked.judge is None else _judged(items, readings, asked.judge)
-
-    def _explained(
-        self, chunk: Chunk, readings: Sequence[ItemReading | PairRefused], asked: _Asked, manner: Manner
-    ) -> list[ItemReading | PairRefused]:
-        """The readings with what every token contributes; scores are the sums of that, of one and the same pass."""
-        explainer = Explainer(self.annotator, asked.directions, asked.variants, manner)
-        found: list[ItemReading | PairRefused] = []
-        for item, reading in zip(chunk.items, readings, strict=True):
-            group = self._encode(item, chunk.truncate)
-            if isinstance(reading, PairRefused) or isinstance(group, PairRefused):
-                found.append(reading)
-                continue
-            raw = explainer.contributions(group)
-            if isinstance(raw, PairRefused):
-                found.append(raw)
-                continue
-            scores = [[float(own.sum()) for own in one] for one in raw]
-            texts = [[*self.annotator.template.pieces(text), None] for text in responses_of(item)]
-            shares = Shares(texts, [[own.tolist() for own in one] for one in raw])
-            found.append(replace(reading, scores=scores, shares=shares))
-        return found
 
     def _scores(
         self, groups: Sequence[Group], scorers: Sequence[tuple[Scorer, Variant | None]], manner: Manner
@@ -207,6 +203,8 @@ class PairAnnotator:
         """What makes the numbers: the first direction, or what is asked where there is none."""
         if asked.contrast is not None:
             return self._of_taught(asked.contrast.alignment.card)
+        if asked.reward is not None:
+            return self._of_reward(asked.reward.card)
         judge = asked.judge
         rules = judge.judge.provenance if judge else None
         if not asked.directions and judge:
@@ -230,6 +228,13 @@ class PairAnnotator:
         read = {"model_revision": card.taught_revisions[0], "alignment": Ref(id=card.id, digest=card.digest)}
         return made.model_copy(update=read | {"method": "rahf"})
 
+    def _of_reward(self, card: RewardCard) -> Provenance:
+        """Of a reward model, by what it was made of."""
+        made = self._made((), calibrated=card.calibrated, unreliable=card.unreliable)
+        base = {"model": card.model, "model_revision": card.model_revision, "template": card.template}
+        read = {"method": "reward", "reward_model": Ref(id=card.id, digest=card.digest)}
+        return made.model_copy(update=base | read)
+
     def _made(self, sites: Sequence[Site], *, calibrated: bool, unreliable: bool) -> Provenance:
         return Provenance(
             model=self.annotator.name,
@@ -243,8 +248,13 @@ class PairAnnotator:
             version=__version__,
         )
 
-    def _encode(self, item: Item, truncate: bool) -> Group | PairRefused:
+    def _encode(self, item: Item, asked: _Asked, truncate: bool) -> Group | PairRefused:
         try:
+            if isinstance(item, Query):
+                assert asked.reward is not None
+                return asked.reward.whole(item.text, item.prompt, truncate=truncate)
+            if asked.reward is not None:
+                return asked.reward.group(item.messages, responses_of(item), truncate=truncate)
             return self.annotator.template.encode(item.messages, responses_of(item), truncate=truncate)
         except PairRefused as refusal:
             return refusal

@@ -8,6 +8,7 @@ from typing import Protocol
 from app.schemas.annotate import Annotation, FailedAnnotation, Margin, PairProblem, Raw, Tokens
 from app.schemas.contributions import PairContributions, TokenShare
 from app.schemas.pairs import Pair
+from app.schemas.rewarding import Query, Rewarded
 from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
 from workers.batcher import Scores
 from workers.directions.direction import logistic
@@ -16,12 +17,12 @@ from workers.engine.packing import Group
 from workers.rules.judge import Judgement
 from workers.score_cache import Known
 
-Item = Pair | Candidates
-Entry = Annotation | ScoredCandidates | FailedAnnotation
+Item = Pair | Candidates | Query
+Entry = Annotation | ScoredCandidates | Rewarded | FailedAnnotation
 
 
 class Scale(Protocol):
-    """What scores are on: that of a safety direction, or of a taught model."""
+    """What scores are on: that of a safety direction, of a taught model or of a reward model."""
 
     @property
     def id(self) -> str:
@@ -56,7 +57,7 @@ class ItemReading:
     """What was read of one item.
 
     Attributes:
-        scores: [D][K] raw scores of its K responses on D scales.
+        scores: [D][K] raw scores of its K responses on D scales; of a query, of itself.
         prompt: tokens of the prompt.
         responses: [K] tokens of each response.
         truncated: whether the prompt was cut.
@@ -98,12 +99,16 @@ class ItemReading:
 
 def responses_of(item: Item) -> list[str]:
     """The responses to read of an item."""
+    if isinstance(item, Query):
+        return [item.text]
     return [item.chosen, item.rejected] if isinstance(item, Pair) else item.responses
 
 
-def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotation | ScoredCandidates:
+def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotation | ScoredCandidates | Rewarded:
     """What to answer for an item that was read; the first scale is the main one, or else the rules' is."""
     counts = reading.responses
+    if isinstance(item, Query):
+        return Rewarded(id=item.id, reward=reading.scores[0][0], truncated=reading.truncated)
     names = [scale.id for scale in scales]
     both = list(zip(reading.scores, scales, strict=True))
     if isinstance(item, Pair):

@@ -5,7 +5,7 @@ is the score of its own share. The prompt's part, where a direction depends on i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.packing import Group
 from workers.engine.shares import shares
 from workers.engine.variant import Variant
+from workers.entries import Item, ItemReading, Shares, responses_of
 from workers.turns import ASKING, Manner
 
 _TOKENS = 1024
@@ -37,6 +38,30 @@ class Explainer:
     directions: Sequence[SafetyDirection]
     variants: Sequence[Variant | None]
     manner: Manner
+
+    def explained(
+        self,
+        items: Sequence[Item],
+        groups: Sequence[Group | PairRefused],
+        readings: Sequence[ItemReading | PairRefused],
+    ) -> list[ItemReading | PairRefused]:
+        """The readings of some items with what every token contributes; the reason where there is none.
+
+        Their scores are the sums of that, and so of the same pass.
+        """
+        return [self._explained(*one) for one in zip(items, groups, readings, strict=True)]
+
+    def _explained(
+        self, item: Item, group: Group | PairRefused, reading: ItemReading | PairRefused
+    ) -> ItemReading | PairRefused:
+        if isinstance(reading, PairRefused) or isinstance(group, PairRefused):
+            return reading
+        raw = self.contributions(group)
+        if isinstance(raw, PairRefused):
+            return raw
+        texts = [[*self.annotator.template.pieces(text), None] for text in responses_of(item)]
+        shares = Shares(texts, [[own.tolist() for own in one] for one in raw])
+        return replace(reading, scores=[[float(own.sum()) for own in one] for one in raw], shares=shares)
 
     def contributions(self, group: Group) -> list[list[Tensor]] | PairRefused:
         """[D][K] of each response the raw contributions of its t tokens, [t] float64; the reason where there are none.

@@ -7,6 +7,7 @@ from typing import Any
 from app.alignments import Alignments
 from app.artifacts import Artifacts
 from app.registry import CARD, REPORT, TENSORS, Registry
+from app.rewards import RewardModels
 from app.ruleadapters import CARD as ADAPTER_CARD
 from app.ruleadapters import TENSORS as ADAPTER_TENSORS
 from app.ruleadapters import RuleAdapters
@@ -25,6 +26,7 @@ from workers.engine.annotator import Annotator
 from workers.engine.lastused import LastUsed
 from workers.engine.variant import Variant
 from workers.holding import Holding, stored
+from workers.rewarding import HeldRewards
 from workers.rules.adapting.adapter import FORMAT as ADAPTER_FORMAT
 from workers.rules.adapting.adapter import LoraAdapter, RuleAdapter
 from workers.rules.adapting.adapter import check_fits as check_adapter_fits
@@ -149,6 +151,7 @@ class Holdings:
         banks: banks of rule probes.
         adapters: rule adapters.
         alignments: taught models.
+        rewards: reward models.
     """
 
     directions: HeldDirections
@@ -156,6 +159,7 @@ class Holdings:
     banks: Holding[RuleBank]
     adapters: HeldAdapters
     alignments: HeldAlignments
+    rewards: HeldRewards
 
     @classmethod
     def of(cls, artifacts: Artifacts, annotator: Annotator) -> "Holdings":
@@ -167,12 +171,13 @@ class Holdings:
             held_banks(RuleBanks(artifacts), pools, annotator),
             HeldAdapters(RuleAdapters(artifacts), pools, annotator),
             alignments,
+            HeldRewards(RewardModels(artifacts), annotator),
         )
 
     def refresh(self) -> list[str]:
         """Hold what the store holds now; says which shelves changed."""
         shelves: tuple[Holding[Any], ...]
-        shelves = (self.alignments, self.directions, self.pools, self.banks, self.adapters)
+        shelves = (self.alignments, self.directions, self.pools, self.banks, self.adapters, self.rewards)
         return [f"{shelf.noun}s: {', '.join(shelf.all()) or 'none'}" for shelf in shelves if shelf.refresh()]
 
 

@@ -1,8 +1,9 @@
 """Scores that were computed before, by content: a repeated or overlapping data set costs only what is new.
 
 The score of a response depends on the model that is read, its template and precision, the direction, the prompt and the
-response; a digest of all these is its key. The cache lies in Redis, so that workers share it, in two generations: a
-full one becomes the old one, and the old one before it is forgotten.
+response; a digest of all these is its key, and that of a reward model stands for its model and template, too. The cache
+lies in Redis, so that workers share it, in two generations: a full one becomes the old one, and the one before that is
+forgotten.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import logging
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import orjson
 from redis import Redis
@@ -17,7 +19,6 @@ from redis.exceptions import RedisError
 
 from app.jobs.keys import SCORES
 from app.schemas.pairs import Message
-from workers.directions.direction import SafetyDirection
 from workers.engine.annotator import Annotator
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Known:
     """A response that was scored before.
 
     Attributes:
-        raw: its projection on the direction.
+        raw: its projection on the direction, or its reward.
         tokens: of the response.
         prompt_tokens: of the prompt, which was not cut.
     """
@@ -77,6 +78,26 @@ class Known:
     raw: float
     tokens: int
     prompt_tokens: int
+
+
+class Card(Protocol):
+    """What says exactly what gave a score."""
+
+    @property
+    def model_revision(self) -> str:
+        """Of the model that it reads, or was made of."""
+
+    @property
+    def digest(self) -> str:
+        """Of its content."""
+
+
+class Source(Protocol):
+    """Something that gives scores: a direction, a reward model."""
+
+    @property
+    def card(self) -> Card:
+        """Its card."""
 
 
 class ScoreCache:
@@ -93,16 +114,14 @@ class ScoreCache:
         self._entries = entries
         self._made_by = f"{annotator.template.digest} {annotator.dtype_name}"
 
-    def keys(
-        self, messages: Sequence[Message], responses: Sequence[str], directions: Sequence[SafetyDirection]
-    ) -> list[bytes]:
-        """Key of every response on every direction, [D · K]."""
+    def keys(self, messages: Sequence[Message], responses: Sequence[str], sources: Sequence[Source]) -> list[bytes]:
+        """Key of every response by each of D sources, [D · K]."""
         prompt = orjson.dumps([[message.role, message.content] for message in messages])
         found = []
-        for direction in directions:
-            made_by = f"{direction.card.model_revision} {self._made_by}".encode()
+        for source in sources:
+            made_by = f"{source.card.model_revision} {self._made_by}".encode()
             begun = hashlib.blake2b(made_by, digest_size=_KEY_BYTES)
-            begun.update(direction.card.digest.encode() + b" %d " % len(prompt) + prompt)
+            begun.update(source.card.digest.encode() + b" %d " % len(prompt) + prompt)
             for response in responses:
                 whole = begun.copy()
                 whole.update(response.encode())

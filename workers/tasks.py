@@ -22,6 +22,7 @@ from app.jobs.hand import Claim, Hand
 from app.jobs.store import JobStore
 from app.schemas.chunk import Chunk, ChunkAnswer, Reading
 from app.schemas.pairs import Pair
+from app.schemas.rewarding import Query
 from app.schemas.score import Candidates
 from workers.alignment.errors import AlignmentError
 from workers.annotate import PairAnnotator
@@ -130,7 +131,7 @@ def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
     if chunk is None:
         return
     try:
-        answer = _answer(duty, hand, claim, chunk, Manner(claim.rows is None, _while_wanted(duty, claim)))
+        answer = _answer(duty, hand, claim, chunk, Manner(claim.queue != keys.BULK, _while_wanted(duty, claim)))
     except Interrupted:
         hand.give_back()
         return
@@ -153,13 +154,16 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
     place = stored.chunk_place(duty.artifacts, claim.rows, claim.number)
     rows = stored.read_chunk(duty.artifacts, claim.rows, place)
     reading = Reading.model_validate_json(claim.options)
-    items: list[Pair | Candidates] = [row.pair.model_copy(update={"id": row.pair.id or str(row.line)}) for row in rows]
+    items: list[Pair | Candidates | Query] = [
+        row.pair.model_copy(update={"id": row.pair.id or str(row.line)}) for row in rows
+    ]
     return Chunk.model_construct(
         directions=reading.directions,
         truncate=reading.truncate,
         judging=reading.judging,
         contrasting=reading.contrasting,
         contributions=reading.contributions,
+        reward_model=reading.reward_model,
         items=items,
         lines=[row.line for row in rows],
         tokens=place.tokens,

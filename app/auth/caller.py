@@ -1,5 +1,6 @@
 """Who calls, and whether they may: what routes ask for."""
 
+import base64
 from dataclasses import dataclass
 from typing import Annotated, Any, cast, get_args
 
@@ -73,12 +74,24 @@ async def _caller(
     if not service.settings.auth:
         return ANYBODY
     ring = cast(KeyRing, request.app.state.key_ring)
-    key = await ring.holder(credentials.credentials) if credentials else None
+    sent = credentials.credentials if credentials else _of_url(request)
+    key = await ring.holder(sent) if sent else None
     if key is None:
         raise Unauthorized(
             "an API key is needed, as `Authorization: Bearer sm_…`", headers={"WWW-Authenticate": "Bearer"}
         )
     return Caller(key.owner, key.id, frozenset(key.scopes), key.tokens_per_minute)
+
+
+def _of_url(request: Request) -> str | None:
+    """The key of a client that takes nothing but a URL: `http://key:sm_…@host/` arrives as a user's password."""
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return None
 
 
 CallerDep = Annotated[Caller, Depends(_caller)]

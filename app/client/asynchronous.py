@@ -59,9 +59,10 @@ class AsyncClient:
         *,
         direction: str | list[str] = DEFAULT,
         truncate: bool = False,
+        **options: Any,
     ) -> ScoreResponse:
         """Scores of responses to one prompt."""
-        body = {"prompt": prompt, "responses": list(responses), "direction": direction, "truncate": truncate}
+        body = {"prompt": prompt, "responses": list(responses), "direction": direction, "truncate": truncate, **options}
         return await self._run(plans.answered("/score", body, ScoreResponse))
 
     async def upload(self, source: Source) -> File:

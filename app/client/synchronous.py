@@ -63,7 +63,7 @@ class Client:
     ) -> AnnotateResponse:
         """Margins of pairs, one entry a pair in order; a job where that takes long is followed to its end.
 
-        `options` are the others of POST /annotate, such as `method`, `alignment`, `explain` and `rules`.
+        `options` are the others of POST /annotate, such as `method`, `reward_model`, `explain` and `rules`.
         """
         body = {"pairs": plans.as_json(pairs), "direction": direction, "truncate": truncate, **options}
         return self._run(plans.answered("/annotate", body, AnnotateResponse))
@@ -75,9 +75,10 @@ class Client:
         *,
         direction: str | list[str] = DEFAULT,
         truncate: bool = False,
+        **options: Any,
     ) -> ScoreResponse:
-        """Scores of responses to one prompt, and their order."""
-        body = {"prompt": prompt, "responses": list(responses), "direction": direction, "truncate": truncate}
+        """Scores of responses to one prompt, and their order; `options` are `method` and `reward_model`."""
+        body = {"prompt": prompt, "responses": list(responses), "direction": direction, "truncate": truncate, **options}
         return self._run(plans.answered("/score", body, ScoreResponse))
 
     def upload(self, source: Source) -> File:

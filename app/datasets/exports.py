@@ -169,6 +169,7 @@ _MADE_BY = (
     *(_always(name, pa.string()) for name in ("method", "model", "model_revision", "template")),
     *(pa.field(name, pa.string()) for name in ("direction", "direction_digest")),
     pa.field("alignment", _struct(*(_always(name, pa.string()) for name in ("id", "digest")))),
+    pa.field("reward_model", _struct(*(_always(name, pa.string()) for name in ("id", "digest")))),
     _always("calibrated", pa.bool_()),
     _always("unreliable", pa.bool_()),
     _always("layers", pa.list_(pa.int64())),

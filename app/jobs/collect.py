@@ -10,11 +10,12 @@ from app.artifacts import Artifacts
 from app.datasets.rows import Row
 from app.jobs import rows as stored
 from app.jobs.store import JobStore
-from app.schemas.annotate import AnnotateResponse, Annotation, FailedAnnotation
+from app.schemas.annotate import AnnotateResponse, Annotation, FailedAnnotation, PairProblem
 from app.schemas.chunk import Chunk, ChunkAnswer
 from app.schemas.fit import FitAnswer
 from app.schemas.jobs import Job
 from app.schemas.pairs import Pair
+from app.schemas.rewarding import Rewarded, RewardResponse
 from app.schemas.score import ScoredCandidates, ScoreResponse
 from app.schemas.training import AlignmentAnswer, RewardAnswer, TrainingAnswer
 
@@ -25,6 +26,12 @@ _TRAINED: TypeAdapter[_Trained] = TypeAdapter(_Trained)
 def answer_path(job_id: str, number: int) -> str:
     """Where in the artifact store the answer to a chunk of stored rows lies."""
     return f"jobs/{job_id}/answers/{number:08d}.json"
+
+
+class RefusedQueries(BaseModel):
+    """Why some queries of a job have no reward, and with them none of it, by their places."""
+
+    problems: dict[int, PairProblem]
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,8 @@ class Answers:
         if job.kind == "training":
             return _TRAINED.validate_json(kept[0])
         answers = [ChunkAnswer.model_validate_json(one) for one in kept] or [one.answer for one in self.in_order()]
+        if job.kind == "reward":
+            return _rewards(answers)
         return _scores(answers) if job.kind == "score" else _annotations(answers)
 
 
@@ -115,6 +124,17 @@ def _scores(answers: list[ChunkAnswer]) -> ScoreResponse | FailedAnnotation:
         assert isinstance(entry, FailedAnnotation)
         return entry
     return ScoreResponse(provenance=answers[0].provenance, **dict(entry))
+
+
+def _rewards(answers: list[ChunkAnswer]) -> RewardResponse | RefusedQueries:
+    """The rewards of all queries in their order; the reasons where some have none: a trainer takes all or nothing."""
+    entries = [entry for answer in answers for entry in answer.entries]
+    refused = {place: entry.error for place, entry in enumerate(entries) if isinstance(entry, FailedAnnotation)}
+    if refused:
+        return RefusedQueries(problems=refused)
+    found = [entry for entry in entries if isinstance(entry, Rewarded)]
+    rewards, cut = [entry.reward for entry in found], [float(entry.truncated) for entry in found]
+    return RewardResponse(rewards=rewards, scores=rewards, extra_logs={"truncated": cut} if any(cut) else {})
 
 
 def _rows_of(work: bytes) -> list[Row]:

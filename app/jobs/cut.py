@@ -1,8 +1,11 @@
-"""What a request costs, and the chunk that a small one is."""
+"""What a request costs, and the chunks that a small one is."""
+
+from collections.abc import Iterator, Sequence
 
 from app.schemas.annotate import AnnotateRequest
 from app.schemas.chunk import Chunk, Reading
 from app.schemas.pairs import Pair
+from app.schemas.rewarding import Query, RewardRequest
 from app.schemas.score import Candidates, ScoreRequest
 
 CHARACTERS_PER_TOKEN = 4
@@ -38,14 +41,30 @@ def candidates_chunk(request: ScoreRequest, reading: Reading) -> Chunk:
     return _chunk(reading, [item], reading.cost(estimated_tokens(item)))
 
 
-def _chunk(reading: Reading, items: list[Pair | Candidates], tokens: int) -> Chunk:
+def query_chunks(request: RewardRequest, reading: Reading, most: int) -> Iterator[Chunk]:
+    """A request for rewards as chunks of about `most` estimated tokens."""
+    prompts = request.prompts if request.prompts and len(request.prompts) == len(request.query) else []
+    queries: list[Query] = []
+    tokens = 0
+    for place, text in enumerate(request.query):
+        prompt = prompts[place] if prompts else ""
+        known = prompt if isinstance(prompt, str) and text.startswith(prompt) else ""
+        queries.append(Query.model_construct(id=str(place), text=text, prompt=known))
+        tokens += min(len(text) // CHARACTERS_PER_TOKEN + 1, _MOST_TOKENS)
+        if tokens >= most or place == len(request.query) - 1:
+            yield _chunk(reading, queries, tokens)
+            queries, tokens = [], 0
+
+
+def _chunk(reading: Reading, items: Sequence[Pair | Candidates | Query], tokens: int) -> Chunk:
     return Chunk.model_construct(
         directions=reading.directions,
         truncate=reading.truncate,
         judging=reading.judging,
         contrasting=reading.contrasting,
         contributions=reading.contributions,
-        items=items,
+        reward_model=reading.reward_model,
+        items=list(items),
         lines=list(range(1, len(items) + 1)),
         tokens=tokens,
     )

@@ -7,14 +7,14 @@ from pydantic_core import PydanticCustomError
 
 from app.schemas.contributions import MOST_EXPLAINED, Explained, PairContributions
 from app.schemas.judging import RuleOptions, RuleProvenance, RuleVerdict
-from app.schemas.names import AlignmentId, DirectionId, Finite, Ref
+from app.schemas.names import AlignmentId, DirectionId, Finite, Ref, RewardId
 from app.schemas.pairs import Pair, refuse_contradictions
 from app.schemas.webhooks import Announced
 
 DEFAULT = "default"
 """What stands for the direction that PUT /directions/default chose."""
 
-Method = Literal["margin", "rules", "rahf"]
+Method = Literal["margin", "rules", "rahf", "reward"]
 
 
 def _all_different(ids: list[str]) -> list[str]:
@@ -39,16 +39,28 @@ Directions = Annotated[
 ]
 
 
+Contradiction = tuple[str, bool, str]
+
+
 class DirectionOptions(Announced):
-    """Which directions to project on, and how to treat what does not fit."""
+    """Which directions to project on or which reward model to ask, and how to treat what does not fit."""
 
     direction: Directions = Field(
         default=DEFAULT,
         description="Id of the direction to project on, or a list of ids: all of them are read in one forward pass.",
     )
+    reward_model: RewardId | None = Field(default=None, description="The reward model, for `method: reward`.")
     truncate: bool = Field(
         default=False, description="Cut the oldest words of a prompt that does not fit, and mark the row."
     )
+
+    def reward_faults(self, method: Method) -> tuple[Contradiction, Contradiction]:
+        """What of the reward model contradicts a method."""
+        rewarded, named = method == "reward", self.reward_model is not None
+        return (
+            ("reward_model", rewarded and not named, "name a reward model: `method: reward` is what it says"),
+            ("reward_model", named and not rewarded, "goes with `method: reward` only"),
+        )
 
     @property
     def asked(self) -> list[str]:
@@ -62,8 +74,8 @@ class AnnotateOptions(DirectionOptions):
     method: Method = Field(
         default="margin",
         description="`margin`: the projection on a safety direction. `rules`: what the rules say that are critical for "
-        "the pair. `rahf`: how much likelier a taught model finds a response told to be good than told to be bad. With "
-        "the last two, `direction` is not read.",
+        "the pair. `rahf`: how much likelier a taught model finds a response told to be good than told to be bad. "
+        "`reward`: the reward of a trained reward model. With the last three, `direction` is not read.",
     )
     alignment: AlignmentId | None = Field(default=None, description="The taught model, for `method: rahf`.")
     explain: bool = Field(
@@ -78,7 +90,12 @@ class AnnotateOptions(DirectionOptions):
         refuse_contradictions(
             ("alignment", taught and not named, "name a taught model: `method: rahf` is what it says itself"),
             ("alignment", named and not taught, "goes with `method: rahf` only"),
-            ("explain", taught and self.explain, "does not go with `method: rahf`, which asks no rules"),
+            *self.reward_faults(self.method),
+            (
+                "explain",
+                self.explain and self.method in {"rahf", "reward"},
+                f"does not go with `method: {self.method}`, which asks no rules",
+            ),
             ("rules", idle, "goes with `method: rules` or with `explain`"),
         )
         return self
@@ -120,7 +137,7 @@ class AnnotateRequest(AnnotateOptions):
 
 
 class Raw(BaseModel):
-    """Projections on the direction, means of the critical rules' scores, or by `rahf` log-likelihood ratios in nats.
+    """Projections on the direction, means of the critical rules' scores, log-likelihood ratios in nats, or rewards.
 
     `margin` is exactly `chosen - rejected`.
     """
@@ -139,7 +156,7 @@ class Tokens(BaseModel):
 
 
 class Margin(BaseModel):
-    """What one direction, the rules or a taught model say of a pair."""
+    """What one direction, the rules, a taught model or a reward model say of a pair."""
 
     margin: Finite = Field(
         description="Log-odds that the chosen response is the safer one; the raw margin where `calibrated` is false."
@@ -149,7 +166,7 @@ class Margin(BaseModel):
     )
     level: int | None = Field(
         description="The margin in steps, 0 the lowest, by the `level_edges` of the direction, of the bank for the "
-        "policy and k, or of the taught model; null where there are none."
+        "policy and k, of the taught model or of the reward model; null where there are none."
     )
     label_conflict: bool = Field(
         description="The margin is negative, and by rules no tie: the annotator would have chosen the other one."
@@ -197,17 +214,22 @@ class Provenance(BaseModel):
 
     model: str
     model_revision: str = Field(
-        description="Of the model that was read: the annotator, or a taught one; of Dual's two the preferred one."
+        description="Of the model that was read: the annotator, or a taught one; of Dual's two the preferred one. By a "
+        "reward model `model`, this and `template` are what it was made of."
     )
     template: str
     method: Method = "margin"
     direction: str | None = Field(default=None, description="Null where none was asked.")
     direction_digest: str | None = None
     alignment: Ref | None = Field(default=None, description="The taught model that was read, where one was.")
-    calibrated: bool = Field(description="Whether `margin` is in log-odds; if not, it is the raw margin.")
+    reward_model: Ref | None = Field(default=None, description="The reward model that was read, where one was.")
+    calibrated: bool = Field(
+        description="Whether `margin` is in log-odds; if not, it is the raw margin. A reward model's is where its "
+        "training's `after.calibration_error` is at most 0.1."
+    )
     unreliable: bool = Field(
-        description="Nothing shows that the direction, the rules by this policy or the taught model read better than "
-        "chance."
+        description="Nothing shows that the direction, the rules by this policy, the taught model or the reward model "
+        "read better than chance."
     )
     layers: list[int]
     pooling: str = Field(description="Poolings read, joined by `+`.")

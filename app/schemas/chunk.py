@@ -6,6 +6,7 @@ from app.schemas.annotate import Annotation, FailedAnnotation, Method, Provenanc
 from app.schemas.judging import PolicyName, RaterName
 from app.schemas.names import Ref, RuleId
 from app.schemas.pairs import Pair
+from app.schemas.rewarding import Query, Rewarded
 from app.schemas.score import Candidates, ScoredCandidates
 
 
@@ -47,10 +48,11 @@ class Reading(BaseModel):
     """How the rows of a job are read; the same for every chunk.
 
     Attributes:
-        directions: those to project on, the main one first; none where only rules or a taught model are asked.
+        directions: those to project on, the main one first; none where only rules or another model are asked.
         truncate: whether prompts that do not fit are cut.
         judging: the rules, where they are asked.
         contrasting: the taught model, where it is asked.
+        reward_model: the reward model, where it is asked.
         contributions: whether to say what every token contributes.
     """
 
@@ -58,6 +60,7 @@ class Reading(BaseModel):
     truncate: bool
     judging: Judging | None = None
     contrasting: Contrasting | None = None
+    reward_model: Ref | None = None
     contributions: bool = False
 
     @property
@@ -82,11 +85,13 @@ class Reading(BaseModel):
         """What the margin is."""
         if self.contrasting is not None:
             return "rahf"
+        if self.reward_model is not None:
+            return "reward"
         return "margin" if self.directions else "rules"
 
 
 class Chunk(Reading):
-    """Pairs, or responses to order, that a worker reads together; every one carries an id.
+    """Pairs, responses to order, or whole dialogues that a worker reads together; every one carries an id.
 
     Attributes:
         items: what to read.
@@ -94,7 +99,7 @@ class Chunk(Reading):
         tokens: estimated tokens of all of them.
     """
 
-    items: list[Pair | Candidates]
+    items: list[Pair | Candidates | Query]
     lines: list[int]
     tokens: int
 
@@ -107,7 +112,7 @@ class Chunk(Reading):
 class ChunkAnswer(BaseModel):
     """Answers to a chunk in the order of its items."""
 
-    entries: list[Annotation | ScoredCandidates | FailedAnnotation]
+    entries: list[Annotation | ScoredCandidates | Rewarded | FailedAnnotation]
     lines: list[int]
     provenance: Provenance
 

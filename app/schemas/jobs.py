@@ -9,7 +9,7 @@ from app.schemas.names import Finite
 JobStatus = Literal["in_progress", "completed", "failed", "cancelled"]
 
 
-JobKind = Literal["annotate", "score", "direction", "training"]
+JobKind = Literal["annotate", "score", "reward", "direction", "training"]
 
 JobStage = Literal["read", "teach", "instruct", "collect", "align", "measure", "train"]
 """A direction: read; a rule adapter: teach; a reward model: read, train, measure; RAHF: the others, and measure."""
@@ -28,7 +28,8 @@ class Job(BaseModel):
 
     id: str
     kind: JobKind = Field(
-        description="What it does: annotate pairs, score responses, make a direction, or what POST /training asks."
+        description="What it does: annotate pairs, score responses, give rewards, make a direction, or what "
+        "POST /training asks."
     )
     status: JobStatus
     request_counts: RequestCounts

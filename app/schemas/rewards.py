@@ -14,6 +14,7 @@ Conflicts = Literal["keep", "drop", "flip", "down-weight"]
 Positive = Annotated[Finite, Field(gt=0)]
 
 _WEIGHT, _RANK = 0.5, 16
+_CALIBRATED, _CHANCE = 0.1, 0.5
 
 
 class MarginSettings(Strict):
@@ -105,6 +106,7 @@ class HeldOut(BaseModel):
     loss: Finite = Field(description="Mean of −log σ(Δ), without margins, so that it compares across them.")
     accuracy: Accuracy
     calibration_error: Finite = Field(description="Of σ(Δ) as a probability, ten bins.")
+    level_edges: list[Finite] = Field(default_factory=list, description="Quartiles of Δ: `level` goes up by one there.")
 
 
 class RewardCurves(BaseModel):
@@ -149,6 +151,16 @@ class RewardCard(BaseModel):
     settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     created: str
     version: str
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether σ(Δ) was about as often right on the pairs held out as it said."""
+        return self.after is not None and self.after.calibration_error <= _CALIBRATED
+
+    @property
+    def unreliable(self) -> bool:
+        """Whether nothing shows that it reads pairs better than chance."""
+        return self.after is None or self.after.accuracy.low <= _CHANCE
 
 
 class RewardList(BaseModel):

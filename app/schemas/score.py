@@ -1,6 +1,6 @@
 """Requests and answers of /score."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -31,13 +31,20 @@ class Candidates(_Compared):
 class ScoreRequest(DirectionOptions, _Compared):
     """One prompt and K responses to order by safety."""
 
+    method: Literal["margin", "reward"] = Field(
+        default="margin",
+        description="`margin`: the projection on a safety direction. `reward`: the reward of a trained reward model; "
+        "`direction` is not read then.",
+    )
     contributions: Explained = False
 
     @model_validator(mode="after")
-    def _can_be_explained(self) -> Self:
-        many = len(self.responses) > MOST_EXPLAINED
+    def _goes_with_the_method(self) -> Self:
+        asked, many = self.contributions, len(self.responses) > MOST_EXPLAINED
         refuse_contradictions(
-            ("contributions", self.contributions and many, f"goes with {MOST_EXPLAINED} responses at most")
+            *self.reward_faults(self.method),
+            ("contributions", asked and self.method != "margin", "goes with `method: margin` only"),
+            ("contributions", asked and many, f"goes with {MOST_EXPLAINED} responses at most"),
         )
         return self
 
@@ -48,7 +55,7 @@ class Score(BaseModel):
     index: int = Field(description="Position of the response in the request.")
     rank: int = Field(description="1 is the safest; equal scores share a rank.")
     score: Finite = Field(description="Differences of scores are margins: log-odds where `calibrated` is true.")
-    raw: Finite = Field(description="The projection.")
+    raw: Finite = Field(description="The projection, or the reward.")
     tokens: int
     contributions: list[TokenShare] | None = Field(
         default=None,

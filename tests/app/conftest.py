@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from redis import Redis
 from starlette.testclient import TestClient
 from torch import Tensor
 
-from app.artifacts import Artifacts
+from app.artifacts import Artifacts, StoreUnreachable
 from app.jobs import keys, roster
 from app.jobs.store import JobStore
 from app.main import create_app
@@ -157,7 +158,8 @@ def station(redis_url: str, annotator: Annotator, tmp_path_factory: pytest.TempP
 
 def _beat(station: Station, stop: threading.Event) -> None:
     while not stop.wait(roster.HEARTBEAT_SECONDS):
-        station.look_at_store()
+        with suppress(StoreUnreachable):  # of a test whose store is away, for the worker as well
+            station.look_at_store()
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,7 @@ def test_provenance_names_everything_that_made_the_numbers(client: TestClient, w
         "direction": "kind",
         "direction_digest": worker.holdings.directions.all()["kind"].card.digest,
         "alignment": None,
+        "reward_model": None,
         "calibrated": True,
         "unreliable": False,
         "layers": [2],

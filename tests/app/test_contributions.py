@@ -81,9 +81,11 @@ def test_a_job_of_a_small_request_keeps_them(client: TestClient) -> None:
         {"pairs": [{**LOCK, "id": str(i)} for i in range(17)]},
         {"pairs": [LOCK], "method": "rules", "rules": {"pool": "tiny-rules"}},
         {"pairs": [LOCK], "method": "rahf", "alignment": "any"},
+        {"pairs": [LOCK], "method": "reward", "reward_model": "any"},
         {"prompt": "Hello?", "responses": ["Yes."] * 33},
+        {"prompt": "Hello?", "responses": ["Yes."], "method": "reward", "reward_model": "any"},
     ],
-    ids=["too many pairs", "rules", "rahf", "too many responses"],
+    ids=["too many pairs", "rules", "rahf", "reward", "too many responses", "reward of responses"],
 )
 def test_what_is_not_to_be_explained_is_refused(client: TestClient, body: dict[str, Any]) -> None:
     answer = client.post("/score" if "responses" in body else "/annotate", json=body | {"contributions": True})

@@ -19,7 +19,10 @@ from tests.conftest import random_direction
 from tests.workers.alignment.conftest import LORA, pairs
 from tests.workers.rules.conftest import roomy_annotator
 from workers.alignment import contrast
+from workers.alignment.batches import Showing, both
 from workers.alignment.errors import OtherRun
+from workers.alignment.instructions import DISPREFERRED, PREFERRED
+from workers.alignment.learner import Learner
 from workers.directions.balance import balance
 from workers.directions.direction import known
 from workers.directions.fit import Fitted
@@ -88,10 +91,27 @@ def test_variants_share_what_they_do_not_change(trial: Trial, found: Mapping[str
 
 def test_readings_are_of_the_held_out_pairs(trial: Trial, found: Mapping[str, dict[str, Any]]) -> None:
     readers = [name for name in found if name.startswith("read/")]
-    assert len(readers) == 8
+    assert len(readers) == 11
     assert {len(found[name]["margins"]) for name in readers} == {24}
     # All rejected responses are longer, which the other pairs show.
     assert min(found["read/length"]["margins"]) > 0
+
+
+def test_a_responses_own_pattern_is_projected_on_the_mean_of_others(
+    trial: Trial, found: Mapping[str, dict[str, Any]]
+) -> None:
+    run, read = trial.run(SCIT), found["read/scit patterns"]
+    learner, mean = Learner.reading(run.taught[0]), run.collect().mean()
+    showing = Showing(trial.annotator.template, (PREFERRED, DISPREFERRED), None, None)
+    right = torch.zeros(len(run.blocks))
+    for item in both(trial.parts.held_out):
+        good, bad = (learner.hidden([group], run.blocks) for group in showing.show(item).groups)
+        chosen, rejected = torch.split(
+            (good - bad).detach().double(), [len(branch.tokens) for branch in showing.show(item).groups[0].branches]
+        )
+        right += ((chosen.mean(dim=0) - rejected.mean(dim=0)) * mean).sum(dim=1) > 0
+    assert list(read["layers"]) == [str(block + 1) for block in run.blocks]
+    assert [one["value"] for one in read["layers"].values()] == pytest.approx((right / 24).tolist())
 
 
 def test_a_taught_model_finds_the_chosen_responses_less_surprising(found: Mapping[str, dict[str, Any]]) -> None:
@@ -132,7 +152,7 @@ def test_results_hold_figures_and_no_text(
     assert aligned["last"] == pytest.approx(sum(losses[1:]) / 5)
     tables = (tmp_path / "alignment.md").read_text().split("\n\n")
     rows = [len(table.splitlines()) - 2 for table in tables if table.startswith("| ")]
-    assert rows == [11, 9, 5, 5]
+    assert rows == [14, 9, 5, 5]
 
 
 def test_a_folder_of_another_trial_is_refused(trial: Trial) -> None:

@@ -44,7 +44,7 @@ def test_only_what_is_not_the_default_is_said(given: tuple[str, bool, list[str]]
 @pytest.mark.parametrize(
     ("given", "where", "why"),
     [
-        (("mergin", False, []), "--method", "'margin', 'rules' or 'rahf'"),
+        (("mergin", False, []), "--method", "'rules', 'rahf' or 'reward'"),
         (("rules", False, ["k"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["the secret"]), "--rules", "takes NAME=VALUE"),
         (("rules", False, ["k=3", "k=5"]), "--rules k", "is given twice"),
@@ -88,6 +88,25 @@ def test_a_dataset_is_annotated_by_the_taught_model_that_was_named(bench: Bench)
     assert (order["method"], order["alignment"]) == ("rahf", "kinder")
 
 
+def test_a_reward_model_goes_with_its_method_and_no_other() -> None:
+    assert judging("reward", False, [], None, "mine") == {"method": "reward", "reward_model": "mine"}
+    for method, explain, rules, reward_model, where in (
+        ("reward", False, [], None, "--reward-model"),
+        ("margin", False, [], "mine", "--reward-model"),
+        ("reward", True, [], "mine", "--explain"),
+        ("reward", False, ["k=3"], "mine", "--rules"),
+    ):
+        with pytest.raises(typer.BadParameter) as refused:
+            judging(method, explain, rules, None, reward_model)
+        assert refused.value.param_hint == where
+
+
+def test_a_dataset_is_annotated_by_the_reward_model_that_was_named(bench: Bench) -> None:
+    bench.annotate("--method", "reward", "--reward-model", "mine")
+    order = bench.service.jobs["j1"]["order"]
+    assert (order["method"], order["reward_model"]) == ("reward", "mine")
+
+
 def test_a_dataset_is_annotated_by_the_rules_that_were_named(bench: Bench) -> None:
     bench.annotate("--method", "rules", "--rules", "policy=published", "--rules", "k=3")
     order = bench.service.jobs["j1"]["order"]
@@ -104,6 +123,7 @@ def test_a_dataset_is_annotated_by_the_rules_that_were_named(bench: Bench) -> No
         (["--rules", "policy=fixed", "--rules", "fixed=calm"], "names what is no rule of the pool"),
         (["--rules", "policy=adapter", "--rules", "adapter=nothing"], "there is no rule adapter nothing"),
         (["--method", "rahf", "--alignment", "nobody"], "there is no alignment nobody"),
+        (["--method", "reward", "--reward-model", "nobody"], "there is no reward model nobody"),
         (["--direction", "no/id"], "takes letters, digits"),
         (["--direction", "a", "--direction", "a"], "must not name a direction twice"),
         (["--errors", "no/such/folder.jsonl"], "one that does not exist"),

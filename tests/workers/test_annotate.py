@@ -178,6 +178,7 @@ def test_provenance_says_what_exactly_made_the_numbers(
         "direction": "sure",
         "direction_digest": directions["sure"].card.digest,
         "alignment": None,
+        "reward_model": None,
         "calibrated": True,
         "unreliable": False,
         "layers": [1, 2],

@@ -167,6 +167,10 @@ class ChatTemplate:
         branches = tuple(Branch(tokens=(*way, *tail), content=len(way)) for way in ways)
         return Group(prefix, branches, len(middle), (len(prefix) - 1, len(prefix)), excess > 0)
 
+    def looks_controlled(self, texts: Sequence[str]) -> bool:
+        """Whether any text holds what looks like a control token."""
+        return any(control in text for text in texts for control in self._control.values())
+
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of texts by themselves, without the template; none of them becomes a control token.
 

@@ -16,12 +16,14 @@ from workers.directions.evaluation import (
     central,
     correlation,
     interval,
+    level_edges,
     resampled_means,
     right,
 )
 from workers.rewards.rewardbench import SECTIONS
 
 QUANTILES = 5
+_LEVELS = 4
 
 
 def loss_of(gaps: Tensor) -> float:
@@ -32,7 +34,11 @@ def loss_of(gaps: Tensor) -> float:
 def held_out_figures(step: int, gaps: Tensor, families: Tensor) -> HeldOut:
     """How [n] gaps read the pairs of these families after some step."""
     return HeldOut(
-        step=step, loss=loss_of(gaps), accuracy=accuracy(gaps, families), calibration_error=calibration_error(gaps)
+        step=step,
+        loss=loss_of(gaps),
+        accuracy=accuracy(gaps, families),
+        calibration_error=calibration_error(gaps),
+        level_edges=level_edges(gaps, _LEVELS),
     )
 
 

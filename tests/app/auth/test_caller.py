@@ -62,6 +62,15 @@ def test_whatever_is_wrong_with_a_key_the_answer_is_the_same(guarded: TestClient
     assert guarded.post("/annotate", json=BODY, headers=good).status_code == 200
 
 
+def test_a_key_in_a_url_arrives_as_a_password(guarded: TestClient, carry: Carry) -> None:
+    _key, carried = carry("annotate")
+    key = carried["Authorization"].removeprefix("Bearer ")
+    assert guarded.post("/score", json={}, auth=("key", key)).status_code == 422
+    assert guarded.post("/score", json={}, auth=(key, "")).status_code == 401
+    for odd in ("Basic", "Basic ?", "Basic /w==", "Basic a2V5"):
+        assert guarded.post("/score", json={}, headers={"Authorization": odd}).status_code == 401
+
+
 def test_the_key_is_never_repeated(guarded: TestClient, carry: Carry) -> None:
     _key, carried = carry("train")
     secret = carried["Authorization"].split("_", 2)[2]  # which may have such signs itself
@@ -75,6 +84,7 @@ TRAIN: tuple[Scope, ...] = ("train",)
 NEEDS: list[tuple[str, str, tuple[Scope, ...]]] = [
     ("POST", "/annotate", ANNOTATE),
     ("POST", "/score", ANNOTATE),
+    ("POST", "/reward-models/nothing/reward", ANNOTATE),
     ("GET", "/directions", ANNOTATE),
     ("GET", "/directions/kind", ANNOTATE),
     ("GET", "/directions/kind/report", ANNOTATE),
