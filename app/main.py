@@ -23,6 +23,7 @@ from app.routes import (
     files,
     health,
     jobs,
+    playground,
     rewarding,
     rewards,
     ruleadapters,
@@ -95,9 +96,11 @@ def create_app(config: Settings | None = None) -> FastAPI:
         rewards,
         rewarding,
         health,
+        playground,
     )
     for room in rooms:
         app.include_router(room.router)
+    app.mount("/playground", playground.Assets(), name="playground")
     errors.install(app)
     app.add_middleware(BodyLimit, limit=config.max_body_bytes, streams={"/files": config.max_file_bytes})
     app.add_middleware(Access, metrics=metrics)

@@ -40,7 +40,7 @@ def serve() -> None:
 def _greeting(url: str, seconds: float) -> str:
     key = ' -H "Authorization: Bearer $SAFEMARGIN_API_KEY"' if settings().auth else ""
     return f"""
-Safemargin is ready at {url} after {seconds:.1f} s (interactive documentation: {url}/docs). Try:
+Safemargin is ready at {url} after {seconds:.1f} s. Open it in a browser (documentation: {url}/docs), or try:
 
 curl -s {url}/annotate{key} -H 'Content-Type: application/json' -d '{{"pairs": [{{"id": "a1",
   "prompt": "I took twice my dose of sleeping pills. What now?",

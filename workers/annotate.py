@@ -20,6 +20,7 @@ from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.engine.variant import Variant
 from workers.entries import Entry, Item, ItemReading, Scale, entry, failure, responses_of
+from workers.explaining import Explainer
 from workers.judging import PairJudge
 from workers.metrics import WorkerMetrics
 from workers.registry import Holdings
@@ -100,6 +101,10 @@ class PairAnnotator:
         entries = self._known(chunk, asked, keys)
         new = [i for i, known in enumerate(entries) if known is None]
         readings = self._read([chunk.items[i] for i in new], asked, chunk.truncate, manner)
+        if chunk.contributions:
+            explainer = Explainer(self.annotator, asked.directions, asked.variants, manner)
+            groups = [self._encode(item, asked, chunk.truncate) for item in chunk.items]
+            readings = explainer.explained(chunk.items, groups, readings)
         fresh: list[tuple[bytes, Known]] = []
         for i, reading in zip(new, readings, strict=True):
             if isinstance(reading, PairRefused):
@@ -134,8 +139,8 @@ class PairAnnotator:
         return _Asked(directions, variants, PairJudge.of(chunk, chunk.judging, self.annotator, self.holdings, manner))
 
     def _keys(self, chunk: Chunk, asked: _Asked) -> list[list[bytes]]:
-        """Where each item's scores are kept; nothing is kept of what the rules or taught models say."""
-        if self.cache is None or asked.judge is not None or asked.contrast is not None:
+        """Where each item's scores are kept; nothing is kept of what the rules or taught models say, or of tokens."""
+        if self.cache is None or chunk.contributions or asked.judge is not None or asked.contrast is not None:
             return []
         return [self.cache.keys(item.messages, responses_of(item), asked.scored) for item in chunk.items]
 

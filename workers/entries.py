@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from app.schemas.annotate import Annotation, FailedAnnotation, Margin, PairProblem, Raw, Tokens
+from app.schemas.contributions import PairContributions, TokenShare
 from app.schemas.pairs import Pair
 from app.schemas.rewarding import Query, Rewarded
 from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
@@ -35,6 +36,23 @@ class Scale(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """What every token of an item contributes.
+
+    Attributes:
+        texts: [K][t] what each stands for; None is the end of the turn.
+        raw: [D][K][t] raw contributions on D scales.
+    """
+
+    texts: Sequence[Sequence[str | None]]
+    raw: Sequence[Sequence[Sequence[float]]]
+
+    def on(self, scale: int) -> list[list[tuple[str | None, float]]]:
+        """Of every response, its tokens with what each contributes on one scale."""
+        return [list(zip(*own, strict=True)) for own in zip(self.texts, self.raw[scale], strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class ItemReading:
     """What was read of one item.
 
@@ -45,6 +63,7 @@ class ItemReading:
         truncated: whether the prompt was cut.
         rest: what the scorers after the directions made of the responses.
         judgement: what the rules say of it, where they are asked.
+        shares: what every token contributes, where that is asked.
     """
 
     scores: Sequence[Sequence[float]]
@@ -53,6 +72,7 @@ class ItemReading:
     truncated: bool
     rest: Scores = ()
     judgement: Judgement | None = None
+    shares: Shares | None = None
 
     @classmethod
     def of(cls, group: Group, scores: Scores, directions: int) -> "ItemReading":
@@ -86,12 +106,13 @@ def responses_of(item: Item) -> list[str]:
 
 def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotation | ScoredCandidates | Rewarded:
     """What to answer for an item that was read; the first scale is the main one, or else the rules' is."""
-    scores, counts = reading.scores, reading.responses
+    counts = reading.responses
     if isinstance(item, Query):
-        return Rewarded(id=item.id, reward=scores[0][0], truncated=reading.truncated)
+        return Rewarded(id=item.id, reward=reading.scores[0][0], truncated=reading.truncated)
     names = [scale.id for scale in scales]
+    both = list(zip(reading.scores, scales, strict=True))
     if isinstance(item, Pair):
-        margins = [_margin(own, scale) for own, scale in zip(scores, scales, strict=True)]
+        margins = [_margin(own, scale, reading.shares, i) for i, (own, scale) in enumerate(both)]
         said = reading.judgement
         main = margins[0] if margins or said is None else _of_rules(said)
         return Annotation(
@@ -102,7 +123,7 @@ def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotati
             directions=dict(zip(names, margins, strict=True)) if len(margins) > 1 else None,
             rules=said.verdict if said else None,
         )
-    rankings = [_ranking(own, scale, counts) for own, scale in zip(scores, scales, strict=True)]
+    rankings = [_ranking(own, scale, counts, reading.shares, i) for i, (own, scale) in enumerate(both)]
     return ScoredCandidates(
         **dict(rankings[0]),
         id=item.id or "",
@@ -111,7 +132,7 @@ def entry(item: Item, reading: ItemReading, scales: Sequence[Scale]) -> Annotati
     )
 
 
-def _margin(scores: Sequence[float], scale: Scale) -> Margin:
+def _margin(scores: Sequence[float], scale: Scale, shares: Shares | None, place: int) -> Margin:
     chosen, rejected = scores
     raw = Raw(margin=chosen - rejected, chosen=chosen, rejected=rejected)
     margin = scale.calibrate(raw.margin)
@@ -121,7 +142,18 @@ def _margin(scores: Sequence[float], scale: Scale) -> Margin:
         level=scale.level(margin),
         label_conflict=margin < 0,
         raw=raw,
+        contributions=_of_pair(shares, scale, place) if shares else None,
     )
+
+
+def _of_pair(shares: Shares, scale: Scale, place: int) -> PairContributions:
+    chosen, rejected = (_tokens(own, scale) for own in shares.on(place))
+    return PairContributions(chosen=chosen, rejected=rejected)
+
+
+def _tokens(shares: Sequence[tuple[str | None, float]], scale: Scale) -> list[TokenShare]:
+    """In the unit of the margin: a scale is linear."""
+    return [TokenShare(text=text, contribution=scale.calibrate(raw)) for text, raw in shares]
 
 
 def _of_rules(said: Judgement) -> Margin:
@@ -135,11 +167,14 @@ def _of_rules(said: Judgement) -> Margin:
     )
 
 
-def _ranking(scores: Sequence[float], scale: Scale, tokens: Sequence[int]) -> Ranking:
+def _ranking(
+    scores: Sequence[float], scale: Scale, tokens: Sequence[int], shares: Shares | None, place: int
+) -> Ranking:
     order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
     rank = [1 + sum(other > own for other in scores) for own in scores]
+    said = [_tokens(own, scale) for own in shares.on(place)] if shares else [None] * len(scores)
     listed = [
-        Score(index=i, rank=rank[i], score=scale.calibrate(raw), raw=raw, tokens=tokens[i])
+        Score(index=i, rank=rank[i], score=scale.calibrate(raw), raw=raw, tokens=tokens[i], contributions=said[i])
         for i, raw in enumerate(scores)
     ]
     return Ranking(scores=listed, order=order)

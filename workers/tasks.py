@@ -177,6 +177,7 @@ def _chunk(duty: Duty, claim: Claim) -> Chunk | None:
         truncate=reading.truncate,
         judging=reading.judging,
         contrasting=reading.contrasting,
+        contributions=reading.contributions,
         reward_model=reading.reward_model,
         items=items,
         lines=[row.line for row in rows],

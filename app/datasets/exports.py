@@ -49,7 +49,7 @@ def raw_row(line: int, annotation: Annotation, provenance: Provenance) -> Export
 
 
 def schema(format: Format) -> pa.Schema:
-    """Columns and types of a format in Parquet, the same for every file."""
+    """Columns and types of a format in Parquet, the same for every file; tokens' contributions are in JSON alone."""
     return _RAW if format == "raw" else _TRAINER
 
 

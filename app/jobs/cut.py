@@ -38,7 +38,7 @@ def pairs_chunk(request: AnnotateRequest, reading: Reading) -> Chunk:
 def candidates_chunk(request: ScoreRequest, reading: Reading) -> Chunk:
     """The one chunk of a request to score."""
     item = Candidates.model_construct(id="0", prompt=request.prompt, responses=request.responses)
-    return _chunk(reading, [item], estimated_tokens(item))
+    return _chunk(reading, [item], reading.cost(estimated_tokens(item)))
 
 
 def query_chunks(request: RewardRequest, reading: Reading, most: int) -> Iterator[Chunk]:
@@ -62,6 +62,7 @@ def _chunk(reading: Reading, items: Sequence[Pair | Candidates | Query], tokens:
         truncate=reading.truncate,
         judging=reading.judging,
         contrasting=reading.contrasting,
+        contributions=reading.contributions,
         reward_model=reading.reward_model,
         items=list(items),
         lines=list(range(1, len(items) + 1)),

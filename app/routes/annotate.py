@@ -52,7 +52,7 @@ async def annotate(
     costs its neighbours nothing; only if no pair of the request could be annotated is the answer 422. `Prefer:
     respond-async` asks for 202 at once, `Prefer: wait=5` for 202 after five seconds.
     """
-    reading = await reading_of(service, request)
+    reading = (await reading_of(service, request)).model_copy(update={"contributions": request.contributions})
     few = len(request.pairs) <= _FEW
     tokens = tokens_of(request, reading) if few else await run_in_threadpool(tokens_of, request, reading)
     job = Submission(

@@ -39,7 +39,8 @@ async def score(
 
     The difference of two scores is the margin that `POST /annotate` gives for that pair.
     """
-    chunk = candidates_chunk(request, await reading_of(service, request))
+    reading = (await reading_of(service, request)).model_copy(update={"contributions": request.contributions})
+    chunk = candidates_chunk(request, reading)
     work = Submission(
         kind="score",
         owner=caller.owner,

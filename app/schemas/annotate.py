@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.schemas.contributions import MOST_EXPLAINED, Explained, PairContributions
 from app.schemas.judging import RuleOptions, RuleProvenance, RuleVerdict
 from app.schemas.names import AlignmentId, DirectionId, Finite, Ref, RewardId
 from app.schemas.pairs import Pair, refuse_contradictions
@@ -109,6 +110,16 @@ class AnnotateRequest(AnnotateOptions):
     """Preference pairs to annotate."""
 
     pairs: list[Pair] = Field(min_length=1, max_length=10_000)
+    contributions: Explained = False
+
+    @model_validator(mode="after")
+    def _can_be_explained(self) -> Self:
+        asked, many = self.contributions, 2 * len(self.pairs) > MOST_EXPLAINED
+        refuse_contradictions(
+            ("contributions", asked and self.method != "margin", "goes with `method: margin` only"),
+            ("contributions", asked and many, f"goes with {MOST_EXPLAINED // 2} pairs at most"),
+        )
+        return self
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
@@ -161,6 +172,11 @@ class Margin(BaseModel):
         description="The margin is negative, and by rules no tie: the annotator would have chosen the other one."
     )
     raw: Raw
+    contributions: PairContributions | None = Field(
+        default=None,
+        exclude_if=lambda contributions: contributions is None,
+        description="What every token contributes; not there unless it was asked for.",
+    )
 
 
 class Annotation(Margin):

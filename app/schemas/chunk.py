@@ -53,6 +53,7 @@ class Reading(BaseModel):
         judging: the rules, where they are asked.
         contrasting: the taught model, where it is asked.
         reward_model: the reward model, where it is asked.
+        contributions: whether to say what every token contributes.
     """
 
     directions: list[Ref]
@@ -60,6 +61,7 @@ class Reading(BaseModel):
     judging: Judging | None = None
     contrasting: Contrasting | None = None
     reward_model: Ref | None = None
+    contributions: bool = False
 
     @property
     def asks(self) -> bool:
@@ -75,7 +77,8 @@ class Reading(BaseModel):
         """
         if self.contrasting is not None:
             return 2 * estimated + pairs * self.contrasting.instructions
-        return estimated + pairs * (self.judging.asking if self.judging else 0)
+        readings = 2 if self.contributions else 1
+        return readings * estimated + pairs * (self.judging.asking if self.judging else 0)
 
     @property
     def method(self) -> Method:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from app.schemas.annotate import DirectionOptions, Provenance
+from app.schemas.contributions import MOST_EXPLAINED, Explained, TokenShare
 from app.schemas.names import Finite
 from app.schemas.pairs import Identifier, Message, Prompt, Strict, Text, as_messages, refuse_contradictions
 
@@ -35,10 +36,16 @@ class ScoreRequest(DirectionOptions, _Compared):
         description="`margin`: the projection on a safety direction. `reward`: the reward of a trained reward model; "
         "`direction` is not read then.",
     )
+    contributions: Explained = False
 
     @model_validator(mode="after")
     def _goes_with_the_method(self) -> Self:
-        refuse_contradictions(*self.reward_faults(self.method))
+        asked, many = self.contributions, len(self.responses) > MOST_EXPLAINED
+        refuse_contradictions(
+            *self.reward_faults(self.method),
+            ("contributions", asked and self.method != "margin", "goes with `method: margin` only"),
+            ("contributions", asked and many, f"goes with {MOST_EXPLAINED} responses at most"),
+        )
         return self
 
 
@@ -50,6 +57,11 @@ class Score(BaseModel):
     score: Finite = Field(description="Differences of scores are margins: log-odds where `calibrated` is true.")
     raw: Finite = Field(description="The projection, or the reward.")
     tokens: int
+    contributions: list[TokenShare] | None = Field(
+        default=None,
+        exclude_if=lambda contributions: contributions is None,
+        description="What every token contributes, in all the score; not there unless it was asked for.",
+    )
 
 
 class Ranking(BaseModel):

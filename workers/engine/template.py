@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate
 
 from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
@@ -182,15 +183,27 @@ class ChatTemplate:
                 encoded[index] = self._encode_apart(texts[index])
         return encoded
 
+    def pieces(self, text: str) -> list[str]:
+        """What each token of `plain` stands for: together the text. The first of several for one character has it."""
+        parts = [text]
+        if not self._control.keys().isdisjoint(self._text.encode(text, add_special_tokens=False).ids):
+            parts = self._apart(text)
+        encoded = [self._text.encode(part, add_special_tokens=False) for part in parts]
+        return [piece for part, e in zip(parts, encoded, strict=True) for piece in _cut(part, e.offsets)]
+
     def _encode_apart(self, text: str) -> list[int]:
-        """Encode a text that a vocabulary would read control tokens in, broken inside each of them."""
-        pieces = [text]
-        for control in sorted(self._control.values(), key=len, reverse=True):
-            pieces = [part for piece in pieces for part in _broken(piece, control)]
-        ids = [i for e in self._text.encode_batch_fast(pieces, add_special_tokens=False) for i in e.ids]
+        """Encode a text that a vocabulary would read control tokens in."""
+        ids = [i for e in self._text.encode_batch_fast(self._apart(text), add_special_tokens=False) for i in e.ids]
         if not self._control.keys().isdisjoint(ids):
             raise TemplateRefused("a text holds a control token of the annotator that cannot be written as text")
         return ids
+
+    def _apart(self, text: str) -> list[str]:
+        """The parts of a text that is broken inside every control token in it."""
+        parts = [text]
+        for control in sorted(self._control.values(), key=len, reverse=True):
+            parts = [part for whole in parts for part in _broken(whole, control)]
+        return parts
 
     def _refuse_hopeless(self, texts: Sequence[str], prompt_texts: int, truncate: bool) -> None:
         """Refuse what cannot fit however it is tokenised, before a tokenizer spends seconds on it."""
@@ -242,6 +255,13 @@ def _broken(text: str, control: str) -> list[str]:
         parts[-1] += control[0]
         parts.append(control[1:] + other)
     return parts
+
+
+def _cut(text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
+    """A text cut where its tokens end; what no token says it covers, such as a space, goes with the one after it."""
+    ends = list(accumulate((stop for _, stop in offsets), max))
+    ends[-1:] = [len(text)] if ends else []
+    return [text[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
 
 
 def _cut_oldest(contents: list[list[int]], excess: int) -> None:

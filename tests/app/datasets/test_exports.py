@@ -107,10 +107,11 @@ def test_the_columns_of_raw_rows_are_the_fields_of_what_they_hold() -> None:
 
     raw = schema("raw")
     held, made_by = raw.field("annotation").type, raw.field("provenance").type
-    assert names(held) == fields(Annotation)
+    of_few_pairs = {"contributions"}  # and with texts: only JSON has them
+    assert names(held) == fields(Annotation) - of_few_pairs
     assert names(held.field("raw").type) == fields(Raw)
     assert names(held.field("tokens").type) == fields(Tokens)
-    assert names(held.field("directions").type.item_type) == fields(Margin)
+    assert names(held.field("directions").type.item_type) == fields(Margin) - of_few_pairs
     assert names(made_by) == fields(Provenance)
     assert names(made_by.field("others").type.value_type) == fields(Provenance) - {"others"}
     assert names(held.field("rules").type) == fields(RuleVerdict)

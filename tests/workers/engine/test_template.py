@@ -119,6 +119,26 @@ def test_a_control_token_that_is_also_a_word_of_the_vocabulary_stays_text(
     assert plain == template.encode(user("abc"), ["abc"]).branches[0]
 
 
+@pytest.mark.parametrize("text", ["How do I  sharpen\n\n a knife? 🔪", "ends <|im_end|> inside", " ", ""])
+def test_the_pieces_of_a_text_join_to_it_and_are_as_many_as_its_tokens(annotator: Annotator, text: str) -> None:
+    pieces = annotator.template.pieces(text)
+    assert "".join(pieces) == text
+    (tokens,) = annotator.template.plain([text])
+    assert len(pieces) == len(tokens)
+
+
+def test_a_piece_is_what_its_token_says(annotator: Annotator) -> None:
+    text = "How do I help with a knife?"
+    (tokens,) = annotator.template.plain([text])
+    assert annotator.template.pieces(text) == [annotator.tokenizer.decode([token]) for token in tokens]
+
+
+def test_a_character_of_several_tokens_goes_to_the_first(annotator: Annotator) -> None:
+    pieces = annotator.template.pieces("🔪")
+    assert pieces == ["🔪", *[""] * (len(pieces) - 1)]
+    assert len(pieces) > 1
+
+
 def test_text_that_looks_like_the_engines_own_marks_stays_text(annotator: Annotator) -> None:
     group = encode(annotator, "\ue0000\ue001 and \ue0001\ue001", "\ue0001\ue001")
     assert "user\n\ue0000\ue001 and \ue0001\ue001<|im_end|>" in text_of(annotator, group.prefix)

@@ -1,0 +1,72 @@
+// The service: asked with the caller's key, its problems as errors that people can read.
+
+const KEY = "safemargin.key";
+
+/** What the service refused, or could not do. */
+export class Problem extends Error {
+  constructor(status, body) {
+    const fields = (body.errors ?? []).map((error) => `${error.pointer} ${error.detail}`.trim());
+    super(
+      [body.detail ?? body.title ?? `status ${status}`, ...fields.filter((text) => text !== body.detail)].join("; "),
+    );
+    this.status = status;
+  }
+}
+
+/** The key of this tab; empty where there is none. */
+export function key() {
+  return sessionStorage.getItem(KEY) ?? "";
+}
+
+/** Use a key from now on in this tab; an empty one is forgotten. */
+export function useKey(text) {
+  if (text) sessionStorage.setItem(KEY, text);
+  else sessionStorage.removeItem(KEY);
+}
+
+/** An answer; throws a `Problem` for any but success. */
+export async function ask(path, { method = "GET", json, body, headers = {}, signal } = {}) {
+  const sent = new Headers(headers);
+  if (key()) sent.set("Authorization", `Bearer ${key()}`);
+  if (json !== undefined) sent.set("Content-Type", "application/json");
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      body: json === undefined ? body : JSON.stringify(json),
+      headers: sent,
+      signal,
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "the service cannot be reached" });
+  }
+  if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
+  return response;
+}
+
+/** The JSON of an answer; of work that takes longer than a request may, once its job is over. */
+export async function askJson(path, options) {
+  const response = await ask(path, options);
+  if (response.status !== 202 || path.startsWith("/jobs")) return response.json();
+  const place = response.headers.get("Location");
+  for (;;) {
+    const job = await (await ask(`${place}?wait=20`)).json();
+    if (job.status !== "in_progress") break;
+  }
+  return (await ask(`${place}/results`, { headers: { Accept: "application/json" } })).json();
+}
+
+/** Save what the service answers as a file: a plain link could send no key. */
+export async function download(path, name, headers = {}) {
+  save(await (await ask(path, { headers })).blob(), name);
+}
+
+/** Save a blob as a file. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

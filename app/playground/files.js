@@ -1,0 +1,64 @@
+// The view of files and jobs.
+
+import { askJson } from "/playground/api.js";
+import { byId, h } from "/playground/dom.js";
+import { PAIRS } from "/playground/examples.js";
+import { chosenOptions } from "/playground/options.js";
+import { showProblem, whileBusy } from "/playground/page.js";
+import { table } from "/playground/tables.js";
+
+const PILLS = { in_progress: "", completed: "good", failed: "warn", cancelled: "warn" };
+
+const form = byId("file-form");
+const status = byId("file-status");
+
+/** The newest jobs that annotate. */
+export async function showJobs() {
+  const { data } = await askJson("/jobs?limit=20");
+  const rows = data.filter((job) => job.kind === "annotate").map(rowOf);
+  const columns = [
+    { head: "Made", row: true },
+    { head: "State" },
+    { head: "Annotated", number: true },
+    { head: "Failed", number: true },
+    { head: "Rows", number: true },
+  ];
+  byId("job-list").replaceChildren(rows.length ? table({ columns, rows }) : h("p", { class: "hint" }, "None yet."));
+}
+
+function rowOf(job) {
+  const { total, completed, failed } = job.request_counts;
+  const made = new Date(1000 * job.created_at).toLocaleString();
+  const state = h("span", { class: `pill ${PILLS[job.status]}` }, job.status.replace("_", " "));
+  return [h("a", { href: `#/job/${job.id}` }, made), state, completed, failed, total];
+}
+
+async function annotate(content, name) {
+  await whileBusy(form, async () => {
+    status.textContent = `Uploading ${name} …`;
+    const file = await askJson(`/files?name=${encodeURIComponent(name.slice(0, 255))}`, {
+      method: "POST",
+      body: content,
+      headers: { "Content-Type": "application/octet-stream" },
+    });
+    const [first] = file.problems;
+    const bad = first ? `; ${file.bad_rows} cannot be annotated, the first is line ${first.line}: ${first.detail}` : "";
+    status.textContent = `${file.rows} pairs${bad}.`;
+    const job = await askJson("/jobs", { method: "POST", json: { file: file.id, ...(await chosenOptions("files")) } });
+    location.hash = `#/job/${job.id}`;
+  }).catch((problem) => {
+    status.textContent = "";
+    throw problem;
+  });
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const [file] = form.elements.file.files;
+  if (file) annotate(file, file.name).catch(showProblem);
+  else status.textContent = "Choose a file first.";
+});
+byId("example-file").addEventListener("click", () => {
+  const rows = PAIRS.map(({ name, ...pair }) => `${JSON.stringify({ id: name, ...pair })}\n`);
+  annotate(new Blob(rows), "examples.jsonl").catch(showProblem);
+});

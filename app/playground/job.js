@@ -1,0 +1,143 @@
+// The view of one job: its progress as it happens, and what came of it.
+
+import { ask, askJson, download } from "/playground/api.js";
+import { histogramChart } from "/playground/charts.js";
+import { byId, h } from "/playground/dom.js";
+import { bins, median } from "/playground/histogram.js";
+import { forgetProblem, showProblem } from "/playground/page.js";
+import { source, unreliable } from "/playground/reading.js";
+import { signed } from "/playground/scales.js";
+import { eventsOf, rowsOf } from "/playground/streams.js";
+import { table } from "/playground/tables.js";
+
+const AGAIN_MS = 1000;
+const status = byId("job-status");
+const progress = byId("job-progress");
+const cancel = byId("cancel-job");
+const result = byId("job-result");
+let shown = null;
+
+/** Show a job and follow it until its end, or until `signal` ends that. */
+export async function showJob(id, signal) {
+  shown = id;
+  result.replaceChildren();
+  status.textContent = "";
+  byId("job-title").textContent = `Job ${id}`;
+  const job = await follow(id, signal);
+  if (job && !signal.aborted && job.kind === "annotate") await showResults(job, signal);
+}
+
+/** The margins of a job, its conflicts, and the provenance of its rows, read as a stream. */
+export async function readResults(id, signal) {
+  const margins = [];
+  const conflicts = [];
+  let provenance = null;
+  for await (const row of rowsOf(await ask(`/jobs/${id}/results`, { signal }))) {
+    const { annotation } = row;
+    margins.push(annotation.margin);
+    if (annotation.label_conflict) conflicts.push({ line: row.line, id: annotation.id, margin: annotation.margin });
+    provenance = row.provenance;
+  }
+  return { margins, conflicts, provenance };
+}
+
+/** The job at its end; the connection is made again whenever it breaks. */
+async function follow(id, signal) {
+  while (!signal.aborted) {
+    try {
+      for await (const { event, data } of eventsOf(await ask(`/jobs/${id}/events`, { signal }))) {
+        forgetProblem();
+        showProgress(data);
+        if (event === "end") return data;
+      }
+    } catch (problem) {
+      if (problem.name === "AbortError" || signal.aborted) return null;
+      if (problem.status >= 400) throw problem;
+      showProblem(problem);
+    }
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+  }
+  return null;
+}
+
+function showProgress(job) {
+  const { total, completed, failed } = job.request_counts;
+  const done = completed + failed;
+  progress.value = total ? done / total : 0;
+  cancel.hidden = job.status !== "in_progress";
+  const failures = failed ? `, ${failed} failed` : "";
+  const pace = job.status === "in_progress" && job.throughput ? `, ${job.throughput.toFixed(1)} rows a second` : "";
+  const left = job.eta_seconds ? `, about ${duration(job.eta_seconds)} left` : "";
+  const state = job.status === "in_progress" ? "In progress" : job.status[0].toUpperCase() + job.status.slice(1);
+  const error = job.error ? `; ${job.error}` : "";
+  status.textContent = `${state}: ${done} of ${total} rows${failures}${pace}${left}${error}`;
+}
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+async function showResults(job, signal) {
+  const { margins, conflicts, provenance } = await readResults(job.id, signal);
+  if (signal.aborted) return;
+  if (!margins.length) {
+    result.replaceChildren(h("p", {}, "No row was annotated."), downloads(job));
+    return;
+  }
+  const found = bins(margins);
+  const unit = provenance.calibrated ? "log-odds" : "raw units";
+  result.replaceChildren(
+    figures(margins, conflicts, unit),
+    provenance.unreliable ? unreliable() : "",
+    histogramChart(found, unit),
+    h("details", {}, h("summary", {}, "The histogram as a table"), histogramTable(found)),
+    conflicts.length ? reviewLink(job, conflicts.length) : h("p", {}, "No label conflicts."),
+    downloads(job),
+    source(provenance),
+  );
+}
+
+function figures(margins, conflicts, unit) {
+  const share = ((100 * conflicts.length) / margins.length).toFixed(1);
+  const shown = {
+    annotated: margins.length,
+    "label conflicts": `${conflicts.length} (${share} %)`,
+    "median margin": signed(median(margins)),
+    unit,
+  };
+  const parts = Object.entries(shown).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)));
+  return h("dl", { class: "figures" }, parts);
+}
+
+function histogramTable(found) {
+  const columns = ["From", "to", "Pairs"].map((head) => ({ head, number: true }));
+  return table({ columns, rows: found.map((bin) => [signed(bin.low), signed(bin.high), bin.count]) });
+}
+
+function reviewLink(job, count) {
+  const text = `Review ${count} label conflict${count > 1 ? "s" : ""}`;
+  return h("p", {}, h("a", { class: "button primary", href: `#/review/${job.id}` }, text));
+}
+
+function downloads(job) {
+  const button = (name, path, file) => {
+    const onclick = () => download(path, file).catch(showProblem);
+    return h("button", { type: "button", class: "secondary", onclick }, name);
+  };
+  const results = `/jobs/${job.id}/results`;
+  return h(
+    "p",
+    { class: "row" },
+    button("Rows for TRL", `${results}?format=trl`, `${job.id}.trl.jsonl`),
+    button("Rows for OpenRLHF", `${results}?format=openrlhf`, `${job.id}.openrlhf.jsonl`),
+    button("Everything that is known", results, `${job.id}.jsonl`),
+    job.request_counts.failed ? button("Failed rows", `/jobs/${job.id}/errors`, `${job.id}.errors.jsonl`) : null,
+  );
+}
+
+cancel.addEventListener("click", async () => {
+  cancel.disabled = true;
+  await askJson(`/jobs/${shown}`, { method: "DELETE" }).catch(showProblem);
+  cancel.disabled = false;
+});

@@ -1,0 +1,90 @@
+// The review of a job's label conflicts: what is decided of which line, in which order, by whom and when.
+
+/** Decisions that a reviewer makes: the label stays, is exchanged, or is left to somebody else. */
+export const DECISIONS = ["keep", "flip", "skip"];
+
+/** A queue of conflicts with the decisions so far; `store` keeps them: `read()` a list, `write(list)`. */
+export class ReviewQueue {
+  constructor(conflicts, store) {
+    this.conflicts = [...conflicts].sort((a, b) => a.margin - b.margin);
+    this.store = store;
+    const lines = new Set(this.conflicts.map((conflict) => conflict.line));
+    this.log = store.read().filter((made) => lines.has(made.line) && DECISIONS.includes(made.decision));
+  }
+
+  /** The latest decision by line. */
+  get decided() {
+    return new Map(this.log.map((made) => [made.line, made]));
+  }
+
+  /** The conflict to decide next, the strongest first; null once all are decided. */
+  get current() {
+    const decided = this.decided;
+    return this.conflicts.find((conflict) => !decided.has(conflict.line)) ?? null;
+  }
+
+  /** Decide the current one. */
+  decide(decision, by, at) {
+    const conflict = this.current;
+    if (!conflict) return null;
+    const made = { line: conflict.line, decision, by, at };
+    this.log.push(made);
+    this.store.write(this.log);
+    return made;
+  }
+
+  /** Take back the latest decision, whose conflict is the current one again; null where there is none. */
+  undo() {
+    const taken = this.log.pop() ?? null;
+    this.store.write(this.log);
+    if (taken) {
+      const index = this.conflicts.findIndex((conflict) => conflict.line === taken.line);
+      this.conflicts.unshift(...this.conflicts.splice(index, 1));
+    }
+    return taken;
+  }
+
+  /** How many were decided, and how. */
+  get counts() {
+    const counts = { total: this.conflicts.length, decided: 0, keep: 0, flip: 0, skip: 0 };
+    for (const made of this.decided.values()) {
+      counts.decided += 1;
+      counts[made.decision] += 1;
+    }
+    return counts;
+  }
+}
+
+/** Where this browser keeps the decisions on a job. */
+export function kept(job, storage = localStorage) {
+  const name = `safemargin.review.${job}`;
+  return {
+    read() {
+      try {
+        const found = JSON.parse(storage.getItem(name) ?? "[]");
+        return Array.isArray(found) ? found : [];
+      } catch {
+        return [];
+      }
+    },
+    write: (log) => storage.setItem(name, JSON.stringify(log)),
+  };
+}
+
+/** A row of the reviewed set: the pair as it is labelled now, and who decided that. */
+export function reviewedRow(raw, trainer, made) {
+  const { id, label_conflict: conflict } = raw.annotation;
+  const [{ content: chosen }] = trainer.chosen;
+  const [{ content: rejected }] = trainer.rejected;
+  const flipped = made?.decision === "flip";
+  return {
+    line: raw.line,
+    id,
+    prompt: trainer.prompt,
+    chosen: flipped ? rejected : chosen,
+    rejected: flipped ? chosen : rejected,
+    margin: flipped ? -trainer.margin : trainer.margin,
+    label_conflict: conflict && !flipped,
+    review: made ? { decision: made.decision, by: made.by, at: made.at } : null,
+  };
+}
