@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import statistics
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -28,6 +29,25 @@ class Answered:
     seconds: float
     latencies: list[float] = field(default_factory=list)
     refused: int = 0
+
+
+@dataclass
+class Lone:
+    """Seconds of pairs that come alone: over HTTP and, right after, of their bare forward passes, pair by pair."""
+
+    over_http: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+    def add(self, more: "Lone") -> None:
+        """Take in another round."""
+        self.over_http += more.over_http
+        self.bare += more.bare
+
+    def milliseconds(self) -> dict[str, float]:
+        """Medians (p50) over HTTP, of the passes, and of what the former takes more of the same pair."""
+        added = [whole - alone for whole, alone in zip(self.over_http, self.bare, strict=True)]
+        seconds = {"http": self.over_http, "forward": self.bare, "added": added}
+        return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
 
 
 def bulk(url: str, pairs: Sequence[Pair], direction: str) -> Answered:

@@ -12,7 +12,7 @@ import httpx
 from benchmarks import clients
 from benchmarks.apart import Apart
 from benchmarks.case import Case, store
-from benchmarks.clients import Answered
+from benchmarks.clients import Answered, Lone
 from benchmarks.engine import Engine
 from benchmarks.llamacpp import LlamaCpp, gguf_of, missing
 from benchmarks.padded import PaddedWay
@@ -47,11 +47,11 @@ class Arena:
 
     Attributes:
         contenders: the row to compare with first.
-        lone: seconds over HTTP and of the bare forward pass, pair by pair, for a direction.
+        lone: measures pairs that come alone once more, for each direction by name.
     """
 
     contenders: list[Contender]
-    lone: Callable[[SafetyDirection], tuple[list[float], list[float]]]
+    lone: dict[str, Callable[[], Lone]]
 
 
 @contextmanager
@@ -77,7 +77,8 @@ def arena(case: Case, directions: dict[str, SafetyDirection]) -> Iterator[Arena]
                 row = Measured(f"HTTP {kind}, {name}", case.layers(direction), case.work(direction))
                 once = partial(measure, service.url, case, direction.id)
                 found.append(Contender(row, once, service.pids()["worker-0"]))
-        yield Arena(found, partial(_lone, service.url, engine, case))
+        lone = {name: partial(_lone, service.url, engine, case, direction.id) for name, direction in directions.items()}
+        yield Arena(found, lone)
 
 
 def _theirs(case: Case, apart: Callable[..., Apart]) -> list[Contender]:
@@ -117,10 +118,10 @@ def _singles(url: str, case: Case, direction: str) -> Answered:
     return clients.singles(url, case.pairs, direction, _CLIENTS)
 
 
-def _lone(url: str, engine: Apart, case: Case, direction: SafetyDirection) -> tuple[list[float], list[float]]:
-    over_http, bare = [], []
+def _lone(url: str, engine: Apart, case: Case, direction: str) -> Lone:
+    lone = Lone()
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         for index, pair in enumerate(case.pairs[:_LONE]):
-            over_http.append(clients.alone(client, pair, direction.id))
-            bare.append(engine.seconds("forward", index, direction.id))
-    return over_http, bare
+            lone.over_http.append(clients.alone(client, pair, direction))
+            lone.bare.append(engine.seconds("forward", index, direction))
+    return lone

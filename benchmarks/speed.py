@@ -6,7 +6,6 @@ cost of a pair grows with the job.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,12 +13,12 @@ import torch
 from benchmarks.apart import peak_mib
 from benchmarks.case import HALF, Case
 from benchmarks.ceiling import Rates
-from benchmarks.contenders import Arena, Contender, arena
+from benchmarks.clients import Lone
+from benchmarks.contenders import Arena, arena
 from benchmarks.growth import depths, scale, workers
 from benchmarks.machine import described
-from benchmarks.summaries import Latency, save
+from benchmarks.summaries import save
 from benchmarks.table import as_json, as_markdown, rows_of
-from workers.directions.direction import SafetyDirection
 
 
 def main() -> None:
@@ -48,54 +47,44 @@ def _speed(case: Case, rounds: int) -> tuple[dict[str, object], str]:
     directions = {"default": case.default(), "half": case.at_depth(HALF)}
     rates = Rates(case.passes, getattr(torch, case.dtype), case.products)
     with arena(case, directions) as ready:
-        _measure(ready.contenders, rates, rounds, len(case.pairs))
-        lone = {name: _lone(ready, direction) for name, direction in directions.items()}
+        lone = _measure(ready, rates, rounds, len(case.pairs))
         for contender in ready.contenders:
             contender.row.peak_mib = peak_mib(contender.pid) if contender.measure else None
     rows = rows_of([contender.row for contender in ready.contenders], len(case.pairs), case.tokens, rates.ceiling)
+    alone = {name: own.milliseconds() for name, own in lone.items()}
     figures: dict[str, object] = {
         "rounds": rounds,
         "ceiling_gflops": rates.ceiling / 1e9,
         "matrix_gflops": {shape: rate / 1e9 for shape, rate in rates.medians.items()},
         "rows": as_json(rows),
-        "lone_pair_ms": lone,
+        "lone_pair_ms": alone,
     }
     text = as_markdown(rows)
     text += f"\nCeiling: {rates.ceiling / 1e9:,.0f} GFLOP/s in {case.dtype}, {case.passes} products side by side.\n"
-    for name, own in lone.items():
+    for name, own in alone.items():
         text += f"\nOne lone pair, {name}: {own['http']:.1f} ms over HTTP, {own['forward']:.1f} ms its bare forward "
         text += f"pass, {own['added']:.1f} ms added (p50).\n"
     return figures, text
 
 
-def _measure(contenders: Sequence[Contender], rates: Rates, rounds: int, pairs: int) -> None:
-    """Fill the rows; a first turn of all but the first warms up and is not counted."""
-    for contender in contenders[1:]:
+def _measure(ready: Arena, rates: Rates, rounds: int, pairs: int) -> dict[str, Lone]:
+    """Fill the rows, and measure lone pairs; a first turn of all but the first warms up and is not counted."""
+    for contender in ready.contenders[1:]:
         if contender.measure:
             contender.measure()
+    lone = {name: Lone() for name in ready.lone}
     for number in range(1, rounds + 1):
         rates.measure()
-        for contender in contenders:
+        for contender in ready.contenders:
             if contender.measure:
                 answered = contender.measure()
                 contender.row.seconds.append(answered.seconds)
                 contender.row.latencies.extend(answered.latencies)
                 contender.row.refused += answered.refused
                 print(f"round {number}, {contender.row.way}: {pairs / answered.seconds:.2f} pairs/s", flush=True)
-
-
-def _lone(ready: Arena, direction: SafetyDirection) -> dict[str, float]:
-    """Milliseconds (p50) of one pair that comes alone, over HTTP and through the engine, and what the former adds.
-
-    What it adds is found pair by pair, each over HTTP and through the engine one right after the other.
-    """
-    over_http, bare = ready.lone(direction)
-    added = [whole - alone for whole, alone in zip(over_http, bare, strict=True)]
-    return {
-        "http": Latency.of(over_http).p50,
-        "forward": Latency.of(bare).p50,
-        "added": Latency.of(added).p50,
-    }
+        for name, once in ready.lone.items():
+            lone[name].add(once())
+    return lone
 
 
 def _publish(name: str, case: Case, figures: dict[str, object], text: str) -> None:
