@@ -1,0 +1,87 @@
+"""The pages say what was measured: tables against the files they come from, links against the tree.
+
+A table under `<!-- figures: FILE -->` is made of that file. Of a Markdown file its rows are lines, but for bold type. Of
+a JSON file the figures of every row, the first column aside, are rounded from those of one record: an object of no more
+than `MOST` numbers, somewhere in it. Several files are separated by commas; each row is of one of them.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+MARK = re.compile(r"<!-- figures: (.+?) -->\n")
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+MOST = 100
+NUMBER = re.compile(r"[-+]?(?:\d+\.\d+|\.\d+|\d+)")
+
+
+def tables() -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Page, files and rows of every table that says what it is made of."""
+    for page in PAGES:
+        text = page.read_text()
+        for mark in MARK.finditer(text):
+            lines = text[mark.end() :].split("\n\n", 1)[0].splitlines()
+            yield f"{page.stem}:{text[: mark.start()].count(chr(10)) + 1}", mark[1].split(", "), rows(lines)
+
+
+def rows(lines: list[str]) -> list[list[str]]:
+    """Cells of the rows of a table, its head left out."""
+    return [[cell.strip().replace("**", "") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def numbers(cells: list[str]) -> list[str]:
+    """Figures in cells, as `fits` takes them."""
+    return NUMBER.findall(" ".join(cells).replace("−", "-").replace(",", " "))
+
+
+def records(value: Any) -> Iterator[list[float]]:
+    """The numbers of every object that is small enough to be about one thing."""
+    if isinstance(value, dict) and len(found := list(leaves(value))) <= MOST:
+        yield found
+    for part in parts(value):
+        yield from records(part)
+
+
+def leaves(value: Any) -> Iterator[float]:
+    """All numbers in a value."""
+    if isinstance(value, int | float):
+        yield float(value)
+    for part in parts(value):
+        yield from leaves(part)
+
+
+def parts(value: Any) -> list[Any]:
+    """What a value holds."""
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def fits(figure: str, known: list[float]) -> bool:
+    """Whether a figure is one of these numbers, rounded."""
+    places = len(figure.partition(".")[2])
+    return any(f"{number:.{places}f}" == f"{float(figure):.{places}f}" for number in known)
+
+
+def said(file: Path, row: list[str]) -> bool:
+    """Whether a file says what a row says."""
+    if file.suffix == ".md":
+        return row in rows(["", "", *file.read_text().splitlines()])
+    found = numbers(row[1:])
+    content = json.loads(file.read_bytes())
+    return any(all(fits(figure, known) for figure in found) for known in records(content))
+
+
+@pytest.mark.parametrize(("files", "row"), [(files, row) for _, files, some in tables() for row in some], ids=str)
+def test_a_row_says_what_its_file_says(files: list[str], row: list[str]) -> None:
+    assert any(said(ROOT / file, row) for file in files)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_links_is_there(page: Path) -> None:
+    links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
