@@ -37,7 +37,8 @@ def rows(lines: list[str]) -> list[list[str]]:
 
 def numbers(cells: list[str]) -> list[str]:
     """Figures in cells, as `fits` takes them."""
-    return NUMBER.findall(" ".join(cells).replace("−", "-").replace(",", " "))
+    text = " ".join(cells).replace("−", "-")
+    return NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3})", "", text))
 
 
 def records(value: Any) -> Iterator[list[float]]:
