@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from workers.rules.bank import from_folder
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -86,3 +89,12 @@ def test_a_row_says_what_its_file_says(files: list[str], row: list[str]) -> None
 def test_what_a_page_links_is_there(page: Path) -> None:
     links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_rules_of_the_shipped_bank_move_together_as_the_pages_say() -> None:
+    bank = from_folder(ROOT / "workers/rules/shipped/safety-100-smollm2")
+    correlation = bank.correlation[bank.used][:, bank.used].double()
+    others = correlation[~torch.eye(len(correlation), dtype=torch.bool)]
+    axes = torch.linalg.eigvalsh(correlation) / len(correlation)
+    told = (ROOT / "docs/methods/rules.md").read_text()
+    assert f"correlate by .{100 * others.mean():.0f} on average, and one axis holds {100 * axes[-1]:.0f} %" in told
