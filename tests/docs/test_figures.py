@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 MARK = re.compile(r"<!-- figures: (.+?) -->\n")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-MOST = 100
+MOST = 120
 NUMBER = re.compile(r"[-+]?(?:\d+\.\d+|\.\d+|\d+)")
 
 
