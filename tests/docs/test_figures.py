@@ -1,8 +1,8 @@
 """The pages say what was measured: their tables against the files they come from.
 
-A table under `<!-- figures: FILE -->` is made of that file. Of a Markdown file its rows are lines, but for bold type. Of
-a JSON file the figures of every row, the first column aside, are rounded from those of one record: an object of no more
-than `MOST` numbers, somewhere in it. Several files are separated by commas; each row is of one of them.
+A table under `<!-- figures: FILE -->` is made of that file. Of a Markdown file its rows are lines, but for bold type.
+Of a JSON file the figures of every row, the first column aside, are rounded from those of one record: an object of no
+more than `MOST` numbers, somewhere in it. Several files are separated by commas; each row is of one of them.
 """
 
 import json
