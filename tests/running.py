@@ -24,6 +24,14 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
+def home_with_models(folder: Path) -> Path:
+    """A new `SAFEMARGIN_HOME` that shares the user's converted models, and nothing else of theirs."""
+    models = Path("~/.safemargin/models").expanduser()
+    models.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(models)
+    return folder
+
+
 @contextmanager
 def running(model: Path, home: Path, **settings: str) -> Iterator[Stack]:
     """The service from when it is ready; its logs are in the folder of the stack."""

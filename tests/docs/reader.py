@@ -50,7 +50,7 @@ class Reader:
         names: Names = {}
         for example in examples(markdown):
             command = example.command
-            if served := _SERVES.match(command.text.strip()):
+            if served := _SERVES.match(re.sub(r"\\\n\s*", "", command.text.strip())):
                 self._serve(served["settings"])
                 continue
             got = self._run(command, names)
