@@ -79,7 +79,7 @@ def _message(expected: str, got: str, names: Names) -> Iterator[str]:
     """A status, those headers that the page names, and the body, if it says one."""
     (wanted, _, body), (head, _, answered) = expected.partition("\n\n"), got.replace("\r\n", "\n").partition("\n\n")
     (status, *fields), (status_got, *fields_got) = wanted.splitlines(), head.splitlines()
-    if status != status_got.strip():
+    if not re.fullmatch(_pattern(status), status_got.strip()):
         yield f"{status_got}: {answered[:500]}"
         return
     sent = dict(_field(line) for line in fields_got)
