@@ -24,11 +24,13 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def home_with_models(folder: Path) -> Path:
-    """A new `SAFEMARGIN_HOME` that shares the user's converted models, and nothing else of theirs."""
-    models = Path("~/.safemargin/models").expanduser()
-    models.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(models)
+def home_with_models(factory: pytest.TempPathFactory) -> Path:
+    """A new `SAFEMARGIN_HOME` that shares the user's converted models, and with others of this run the cache of fits."""
+    folder = factory.mktemp("home")
+    shared = {"models": Path("~/.safemargin/models").expanduser(), "cache": factory.getbasetemp() / "cache"}
+    for name, place in shared.items():
+        place.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(place)
     return folder
 
 

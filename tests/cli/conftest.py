@@ -14,8 +14,8 @@ from tests.running import home_with_models
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new `SAFEMARGIN_HOME` that shares the user's converted models."""
-    return home_with_models(tmp_path_factory.mktemp("home"))
+    """A new `SAFEMARGIN_HOME` that shares the user's converted models, and the cache of fits of this run."""
+    return home_with_models(tmp_path_factory)
 
 
 @pytest.fixture

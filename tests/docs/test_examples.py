@@ -19,7 +19,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """One reader of all pages, who starts each service once."""
-    made = Reader(tmp_path_factory.mktemp("reader"), home_with_models(tmp_path_factory.mktemp("home")))
+    made = Reader(tmp_path_factory.mktemp("reader"), home_with_models(tmp_path_factory))
     yield made
     made.close()
 
