@@ -44,7 +44,7 @@ def loosely(text: str) -> Any:
     for piece in _PIECE.findall(text):
         if piece == "…":
             inside_object = inside[-1] == "{" and before != ":"
-            made.append(json.dumps(_REST) + ":0" if inside_object else json.dumps(_REST if before in "[," else _ANY))
+            made.append(json.dumps(_REST) + ":0" if inside_object else json.dumps(_REST if before in ("[", ",") else _ANY))
         else:
             made.append(piece)
         if piece in ("{", "["):
