@@ -13,7 +13,7 @@ from tests.running import home_with_models
 from tests.workers.alignment.shelf import put
 from workers.engine.annotator import load_annotator
 
-PAGES = ("README.md", "docs/api.md")
+PAGES = ("README.md", "docs/api.md", "docs/rules.md")
 
 pytestmark = [
     pytest.mark.real,
