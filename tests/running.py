@@ -25,7 +25,7 @@ def tiny_model(folder: Path) -> Path:
 
 
 def home_with_models(factory: pytest.TempPathFactory) -> Path:
-    """A new `SAFEMARGIN_HOME` that shares the user's converted models, and with others of this run the cache of fits."""
+    """A new `SAFEMARGIN_HOME` with the user's converted models, and the cache of fits with others of this run."""
     folder = factory.mktemp("home")
     shared = {"models": Path("~/.safemargin/models").expanduser(), "cache": factory.getbasetemp() / "cache"}
     for name, place in shared.items():

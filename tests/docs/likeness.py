@@ -42,17 +42,20 @@ def loosely(text: str) -> Any:
     """
     made, inside, before = [], [""], ""
     for piece in _PIECE.findall(text):
-        if piece == "…":
-            inside_object = inside[-1] == "{" and before != ":"
-            made.append(json.dumps(_REST) + ":0" if inside_object else json.dumps(_REST if before in ("[", ",") else _ANY))
-        else:
-            made.append(piece)
+        made.append(_stand_in(inside[-1], before) if piece == "…" else piece)
         if piece in ("{", "["):
             inside.append(piece)
         elif piece in ("}", "]"):
             inside.pop()
         before = piece.strip() or before
     return json.loads("".join(made))
+
+
+def _stand_in(inside: str, before: str) -> str:
+    """What stands for `…` after `before`, in an object, an array or nothing."""
+    if inside == "{" and before != ":":
+        return json.dumps(_REST) + ":0"
+    return json.dumps(_REST if inside == "[" else _ANY)
 
 
 def _json(expected: str, got: str, names: Names) -> Iterator[str]:

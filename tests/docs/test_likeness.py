@@ -79,7 +79,9 @@ def test_an_answer_with_its_head() -> None:
 
 
 def test_texts() -> None:
-    assert list(differences("text", "event: progress\n…\nevent: end\n…", "event: progress\n1\n\nevent: end\n2", {})) == []
+    assert (
+        list(differences("text", "event: progress\n…\nevent: end\n…", "event: progress\n1\n\nevent: end\n2", {})) == []
+    )
     assert list(differences("text", "event: end", "event: progress", {}))
     assert list(differences("text", "job JOB", "job 7", {"JOB": "7"})) == []
 

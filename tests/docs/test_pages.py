@@ -52,7 +52,9 @@ def test_no_link_is_dead(page: Path) -> None:
 
 def test_dead_links_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# A `b`, c!\n\n[1](page.md#a-b-c) [2](#a-b-c) [3](gone.md) [4](#d) `[5](gone.md)` [6](https://x.y)\n")
+    page.write_text(
+        "# A `b`, c!\n\n[1](page.md#a-b-c) [2](#a-b-c) [3](gone.md) [4](#d) `[5](gone.md)` [6](https://x.y)\n"
+    )
     assert list(dead(page)) == ["gone.md", "#d"]
 
 
