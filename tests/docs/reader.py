@@ -72,18 +72,21 @@ class Reader:
         port = given.pop("PORT", "8000")
         if port in self._serving:
             return
-        process = subprocess.Popen(
-            ["safemargin", "serve"],
-            stdout=subprocess.PIPE,
-            stderr=(self._folder / f"{port}.log").open("w"),
-            text=True,
-            env=self._environment | given,
-            cwd=self._folder,
-        )
+        log = self._folder / f"{port}.log"
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                ["safemargin", "serve"],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=self._environment | given,
+                cwd=self._folder,
+            )
         assert process.stdout is not None
         ready = next((found for line in process.stdout if (found := _READY.search(line))), None)
         if ready is None:
-            raise PageWrong(f"the service does not start: {(self._folder / f'{port}.log').read_text()[-2000:]}")
+            process.communicate()
+            raise PageWrong(f"the service does not start: {log.read_text()[-2000:]}")
         self._serving[port] = (process, ready[1])
 
     def _run(self, command: Block, names: Names) -> str:
