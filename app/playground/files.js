@@ -2,7 +2,7 @@
 
 import { askJson } from "/playground/api.js";
 import { byId, h } from "/playground/dom.js";
-import { PAIRS } from "/playground/examples.js";
+import { exampleRows } from "/playground/examples.js";
 import { chosenOptions } from "/playground/options.js";
 import { showProblem, whileBusy } from "/playground/page.js";
 import { table } from "/playground/tables.js";
@@ -59,6 +59,6 @@ form.addEventListener("submit", (event) => {
   else status.textContent = "Choose a file first.";
 });
 byId("example-file").addEventListener("click", () => {
-  const rows = PAIRS.map(({ name, ...pair }) => `${JSON.stringify({ id: name, ...pair })}\n`);
-  annotate(new Blob(rows), "examples.jsonl").catch(showProblem);
+  const lines = exampleRows().map((row) => `${JSON.stringify(row)}\n`);
+  annotate(new Blob(lines), "examples.jsonl").catch(showProblem);
 });

@@ -6,8 +6,9 @@ import { byId, h } from "/playground/dom.js";
 import { bins, median } from "/playground/histogram.js";
 import { forgetProblem, showProblem } from "/playground/page.js";
 import { source, unreliable } from "/playground/reading.js";
-import { signed } from "/playground/scales.js";
-import { eventsOf, rowsOf } from "/playground/streams.js";
+import { readResults } from "/playground/results.js";
+import { counted, signed } from "/playground/scales.js";
+import { eventsOf } from "/playground/streams.js";
 import { table } from "/playground/tables.js";
 
 const AGAIN_MS = 1000;
@@ -25,20 +26,6 @@ export async function showJob(id, signal) {
   byId("job-title").textContent = `Job ${id}`;
   const job = await follow(id, signal);
   if (job && !signal.aborted && job.kind === "annotate") await showResults(job, signal);
-}
-
-/** The margins of a job, its conflicts, and the provenance of its rows, read as a stream. */
-export async function readResults(id, signal) {
-  const margins = [];
-  const conflicts = [];
-  let provenance = null;
-  for await (const row of rowsOf(await ask(`/jobs/${id}/results`, { signal }))) {
-    const { annotation } = row;
-    margins.push(annotation.margin);
-    if (annotation.label_conflict) conflicts.push({ line: row.line, id: annotation.id, margin: annotation.margin });
-    provenance = row.provenance;
-  }
-  return { margins, conflicts, provenance };
 }
 
 /** The job at its end; the connection is made again whenever it breaks. */
@@ -65,12 +52,12 @@ function showProgress(job) {
   const done = completed + failed;
   progress.value = total ? done / total : 0;
   cancel.hidden = job.status !== "in_progress";
-  const failures = failed ? `, ${failed} failed` : "";
+  const failures = failed ? `, ${counted(failed)} failed` : "";
   const pace = job.status === "in_progress" && job.throughput ? `, ${job.throughput.toFixed(1)} rows a second` : "";
   const left = job.eta_seconds ? `, about ${duration(job.eta_seconds)} left` : "";
   const state = job.status === "in_progress" ? "In progress" : job.status[0].toUpperCase() + job.status.slice(1);
   const error = job.error ? `; ${job.error}` : "";
-  status.textContent = `${state}: ${done} of ${total} rows${failures}${pace}${left}${error}`;
+  status.textContent = `${state}: ${counted(done)} of ${counted(total)} rows${failures}${pace}${left}${error}`;
 }
 
 function duration(seconds) {
@@ -79,7 +66,12 @@ function duration(seconds) {
 }
 
 async function showResults(job, signal) {
-  const { margins, conflicts, provenance } = await readResults(job.id, signal);
+  const reading = h("p", { class: "hint" }, "Reading the results …");
+  const { completed } = job.request_counts;
+  result.replaceChildren(reading);
+  const { margins, conflicts, provenance } = await readResults(job, signal, (rows) => {
+    reading.textContent = `Reading the results: ${counted(rows)} of ${counted(completed)} rows …`;
+  });
   if (signal.aborted) return;
   if (!margins.length) {
     result.replaceChildren(h("p", {}, "No row was annotated."), downloads(job));
@@ -101,8 +93,8 @@ async function showResults(job, signal) {
 function figures(margins, conflicts, unit) {
   const share = ((100 * conflicts.length) / margins.length).toFixed(1);
   const shown = {
-    annotated: margins.length,
-    "label conflicts": `${conflicts.length} (${share} %)`,
+    annotated: counted(margins.length),
+    "label conflicts": `${counted(conflicts.length)} (${share} %)`,
     "median margin": signed(median(margins)),
     unit,
   };
@@ -112,11 +104,11 @@ function figures(margins, conflicts, unit) {
 
 function histogramTable(found) {
   const columns = ["From", "to", "Pairs"].map((head) => ({ head, number: true }));
-  return table({ columns, rows: found.map((bin) => [signed(bin.low), signed(bin.high), bin.count]) });
+  return table({ columns, rows: found.map((bin) => [signed(bin.low), signed(bin.high), counted(bin.count)]) });
 }
 
 function reviewLink(job, count) {
-  const text = `Review ${count} label conflict${count > 1 ? "s" : ""}`;
+  const text = `Review ${counted(count)} label conflict${count > 1 ? "s" : ""}`;
   return h("p", {}, h("a", { class: "button primary", href: `#/review/${job.id}` }, text));
 }
 

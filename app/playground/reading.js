@@ -3,7 +3,7 @@
 import { marginScale, rulesChart, sideOf } from "/playground/charts.js";
 import { centred, plain, strengths, strongest, words } from "/playground/contributions.js";
 import { h } from "/playground/dom.js";
-import { cardOf } from "/playground/options.js";
+import { levelEdges } from "/playground/options.js";
 import { probability, signed } from "/playground/scales.js";
 import { table } from "/playground/tables.js";
 
@@ -29,11 +29,6 @@ export function pairReading(annotation, provenance) {
     source(provenance),
   ];
   return parts.filter(Boolean);
-}
-
-/** The margins at which the level of an answer goes up, where its direction's card is known. */
-export function levelEdges(provenance) {
-  return provenance.method === "margin" ? (cardOf(provenance.direction)?.level_edges ?? []) : [];
 }
 
 /** A badge of what reads no better than chance, as far as is known. */

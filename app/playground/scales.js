@@ -47,3 +47,8 @@ export function ticks(width) {
   const count = Math.floor(width / step + 1e-9);
   return Array.from({ length: 2 * count + 1 }, (_, i) => (i - count) * step);
 }
+
+/** A count with its thousands apart: 100,000. */
+export function counted(value) {
+  return value.toLocaleString("en");
+}
