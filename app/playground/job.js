@@ -7,7 +7,7 @@ import { bins, median } from "/playground/histogram.js";
 import { forgetProblem, showProblem } from "/playground/page.js";
 import { source, unreliable } from "/playground/reading.js";
 import { readResults } from "/playground/results.js";
-import { counted, signed } from "/playground/scales.js";
+import { counted, signed, timeOf } from "/playground/scales.js";
 import { eventsOf } from "/playground/streams.js";
 import { table } from "/playground/tables.js";
 
@@ -16,6 +16,8 @@ const status = byId("job-status");
 const progress = byId("job-progress");
 const cancel = byId("cancel-job");
 const result = byId("job-result");
+const title = byId("job-title");
+const about = byId("job-about");
 let shown = null;
 
 /** Show a job and follow it until its end, or until `signal` ends that. */
@@ -23,7 +25,8 @@ export async function showJob(id, signal) {
   shown = id;
   result.replaceChildren();
   status.textContent = "";
-  byId("job-title").textContent = `Job ${id}`;
+  title.textContent = "Job";
+  about.textContent = id;
   const job = await follow(id, signal);
   if (job && !signal.aborted && job.kind === "annotate") await showResults(job, signal);
 }
@@ -34,6 +37,7 @@ async function follow(id, signal) {
     try {
       for await (const { event, data } of eventsOf(await ask(`/jobs/${id}/events`, { signal }))) {
         forgetProblem();
+        if (title.textContent === "Job") showName(data).catch(() => {}); // a job outlives its file
         showProgress(data);
         if (event === "end") return data;
       }
@@ -45,6 +49,13 @@ async function follow(id, signal) {
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }
   return null;
+}
+
+/** Its title is the file's name, where there is a file that has one. */
+async function showName(job) {
+  about.textContent = `Job ${job.id}, made ${timeOf(job)}`;
+  const { name } = job.file ? await askJson(`/files/${job.file}`) : {};
+  if (name && shown === job.id) title.textContent = name;
 }
 
 function showProgress(job) {

@@ -6,7 +6,7 @@ import { byId, h } from "/playground/dom.js";
 import { levelEdges } from "/playground/options.js";
 import { showProblem } from "/playground/page.js";
 import { kept, reviewedRow, ReviewQueue } from "/playground/queue.js";
-import { pairReading } from "/playground/reading.js";
+import { tokensOfPair, verdict } from "/playground/reading.js";
 import { pairAt, readResults, rowsWithTexts } from "/playground/results.js";
 import { counted } from "/playground/scales.js";
 
@@ -115,6 +115,7 @@ function reviewed(conflict, pair) {
       side("labelled chosen", pair.chosen[0].content),
       side("labelled rejected", pair.rejected[0].content),
     ),
+    verdict({ margin: conflict.margin, label_conflict: true }, provenance, []),
     marginScale(conflict.margin, { calibrated: provenance.calibrated, edges: levelEdges(provenance) }),
   ];
 }
@@ -137,14 +138,14 @@ async function undo() {
 }
 
 async function explain() {
-  if (!open?.pair) return;
+  if (!open?.pair || byId("why").hidden) return;
   const { pair, provenance } = open;
   const asked = { prompt: pair.prompt, chosen: pair.chosen[0].content, rejected: pair.rejected[0].content };
   const answer = await askJson("/annotate", {
     method: "POST",
     json: { pairs: [asked], direction: provenance.direction, contributions: true, truncate: true },
   });
-  if (open?.pair === pair) why.replaceChildren(...pairReading(answer.annotations[0], answer.provenance));
+  if (open?.pair === pair) why.replaceChildren(tokensOfPair(answer.annotations[0]));
 }
 
 /** The set as it is labelled now, a line a pair; what is done of it lies in blobs, which a browser may keep on disk. */
@@ -175,6 +176,9 @@ async function exportSet() {
 
 reviewer.value = localStorage.getItem(NAME) ?? "";
 reviewer.addEventListener("input", () => localStorage.setItem(NAME, reviewer.value.trim()));
+reviewer.addEventListener("keydown", (event) => {
+  if (event.key === "Enter") byId("main").focus({ preventScroll: true }); // where the letters decide again
+});
 actions.addEventListener("click", (event) => {
   const { decision } = event.target.closest("button")?.dataset ?? {};
   if (decision) decide(decision).catch(showProblem);
@@ -184,7 +188,8 @@ byId("why").addEventListener("click", () => explain().catch(showProblem));
 exporting.addEventListener("click", () => open && exportSet().catch(showProblem));
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, dialog");
-  if (byId("review-item").closest("section").hidden || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const command = event.repeat || event.ctrlKey || event.metaKey || event.altKey;
+  if (byId("review-item").closest("section").hidden || typing || command) return;
   const pressed = event.key.toLowerCase();
   const work = KEYS[pressed] ? () => decide(KEYS[pressed]) : { u: undo, w: explain }[pressed];
   if (!work) return;

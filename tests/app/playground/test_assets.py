@@ -56,3 +56,8 @@ def test_every_import_is_there() -> None:
     for script in FOLDER.glob("*.js"):
         for name in re.findall(r'from "/playground/([^"]+)"', script.read_text()):
             assert name in FILES, f"{script.name} imports {name}"
+
+
+def test_nothing_moves_so_that_nobody_need_ask_for_less_motion() -> None:
+    for path in FOLDER.iterdir():
+        assert not re.search(r"animation|transition|@keyframes|smooth", path.read_text()), path.name
