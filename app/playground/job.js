@@ -37,7 +37,7 @@ async function follow(id, signal) {
     try {
       for await (const { event, data } of eventsOf(await ask(`/jobs/${id}/events`, { signal }))) {
         forgetProblem();
-        if (title.textContent === "Job") showName(data).catch(() => {}); // a job outlives its file
+        if (about.textContent === id) showName(data).catch(() => {}); // a job outlives its file
         showProgress(data);
         if (event === "end") return data;
       }

@@ -101,7 +101,7 @@ def test_a_file_without_a_pair_is_refused_with_the_reason(visit: Open) -> None:
     page.get_by_label("File of pairs").set_input_files({"name": "x", "mimeType": "text/plain", "buffer": b"{}\n"})
     with page.expect_response("**/files?*"):
         page.get_by_role("button", name="Upload and annotate").click()
-    expect(page.get_by_role("alert")).to_contain_text("no row of the file is a pair")
+    expect(page.get_by_role("alert")).to_contain_text("No row of the file is a pair")
 
 
 def test_a_finished_job_has_its_margins_as_a_histogram(job: Page, api: httpx.Client, shoot: Shoot) -> None:

@@ -159,7 +159,7 @@ def test_a_service_that_asks_for_keys_is_used_with_one(
     _, text = Keys(station.registry.artifacts).create("browser", "team-a", ["annotate"])
     with served(config.model_copy(update={"auth": True})) as url:
         page = visit(url=url)
-        expect(page.get_by_role("alert")).to_contain_text("an API key is needed")
+        expect(page.get_by_role("alert")).to_contain_text("An API key is needed")
         page.get_by_role("button", name="Enter a key").click()
         shoot(page, "key")
         page.get_by_label("Key", exact=True).fill(text)
@@ -174,5 +174,5 @@ def test_a_service_that_asks_for_keys_is_used_with_one(
         assert page.evaluate("localStorage.length") == 0, "a key outlives no tab"
         page.get_by_role("button", name="API key").click()
         page.get_by_role("button", name="Forget it").click()
-        expect(page.get_by_role("alert")).to_contain_text("an API key is needed")
+        expect(page.get_by_role("alert")).to_contain_text("An API key is needed")
         page.context.close()
