@@ -16,7 +16,7 @@ from cli.stack import Stack
 from tests.app.playground.conftest import CHROMIUM
 
 WIDE = {"width": 1100, "height": 800}
-COLOURS = 128
+COLOURS = 256
 MOST_BYTES = 250_000
 
 
@@ -84,10 +84,10 @@ def take(url: str, folder: Path) -> None:
         keep(page, folder / "responses.png", whole=True)
         job(page)
         keep(page, folder / "job.png", whole=False)
-        page.set_viewport_size(WIDE | {"height": 1120})
+        page.set_viewport_size(WIDE | {"height": 1180})
         review(page)
-        keep(page, folder / "review.png", whole=False)
-        report = opened(browser, f"{url}/directions/balanced/report", height=1400)
+        keep(page, folder / "review.png", whole=True)
+        report = opened(browser, f"{url}/directions/balanced/report", height=1115)
         keep(report, folder / "report.png", whole=False)
         browser.close()
 

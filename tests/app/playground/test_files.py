@@ -186,7 +186,8 @@ def test_a_job_is_reviewed_once_it_is_over(visit: Open, gate: threading.Semaphor
     gate.release(3)
 
 
-def test_two_tabs_of_one_browser_lose_no_decision_of_each_other(job: Page) -> None:
+def test_two_tabs_of_one_browser_lose_no_decision_of_each_other(job: Page, api: httpx.Client) -> None:
+    second = conflicts_of(job, api)[1]["line"]
     job.get_by_role("link", name="Review").click()
     other = job.context.new_page()
     other.goto(job.url)
@@ -198,6 +199,7 @@ def test_two_tabs_of_one_browser_lose_no_decision_of_each_other(job: Page) -> No
     expect(job.locator("#review-status")).to_contain_text("1 of 15 decided")
     other.keyboard.press("s")
     expect(other.locator("#review-status")).to_contain_text("1 of 15 decided (0 kept, 0 flipped, 1 skipped)")
+    expect(other.locator("#review-item h2")).to_contain_text(f"Line {second} ")
     other.keyboard.press("f")
     expect(other.locator("#review-status")).to_contain_text("2 of 15 decided")
     job.reload()
