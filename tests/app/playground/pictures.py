@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -15,14 +16,16 @@ from app.settings import Settings
 from cli.stack import Stack
 from tests.app.playground.conftest import CHROMIUM
 
-WIDE = {"width": 1100, "height": 800}
+WIDTH = 1100
 COLOURS = 256
+Scheme = Literal["light", "dark"]
+SCHEMES: dict[str, Scheme] = {"playground": "light", "playground-dark": "dark"}
 MOST_BYTES = 250_000
 
 
-def opened(browser: Browser, url: str, scheme: str = "light", height: int = WIDE["height"]) -> Page:
+def opened(browser: Browser, url: str, scheme: Scheme = "light", height: int = 800) -> Page:
     """A page of the service."""
-    page = browser.new_page(viewport=WIDE | {"height": height}, color_scheme=scheme)
+    page = browser.new_page(viewport={"width": WIDTH, "height": height}, color_scheme=scheme)
     page.goto(url)
     return page
 
@@ -75,7 +78,7 @@ def take(url: str, folder: Path) -> None:
     """Take all of them."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        for name, scheme in (("playground", "light"), ("playground-dark", "dark")):
+        for name, scheme in SCHEMES.items():
             page = opened(browser, url, scheme)
             pair(page)
             keep(page, folder / f"{name}.png", whole=True)
@@ -84,7 +87,7 @@ def take(url: str, folder: Path) -> None:
         keep(page, folder / "responses.png", whole=True)
         job(page)
         keep(page, folder / "job.png", whole=False)
-        page.set_viewport_size(WIDE | {"height": 1180})
+        page.set_viewport_size({"width": WIDTH, "height": 1180})
         review(page)
         keep(page, folder / "review.png", whole=True)
         report = opened(browser, f"{url}/directions/balanced/report", height=1115)
