@@ -54,7 +54,7 @@ export function marginScale(margin, { calibrated, edges = [] }) {
   );
 }
 
-/** The critical rules: of each how well both responses keep it, and its part of the margin. */
+/** The critical rules: of each how well both responses keep it, and its part of the margin that the rules give. */
 export function rulesChart(verdict) {
   const sides = [h("span", { class: "key chosen" }, "chosen"), " ", h("span", { class: "key rejected" }, "rejected")];
   const rows = verdict.critical.map((rule) => [
@@ -65,12 +65,12 @@ export function rulesChart(verdict) {
   ]);
   return table({
     name: "rules",
-    caption: "Critical rules, the largest part of the margin first",
+    caption: `The critical rules and their parts of the rules' own margin, ${signed(verdict.margin)}`,
     columns: [
       { head: "Rule", row: true },
       { head: [sides, h("div", { class: "dim" }, "left breaks it, right keeps it")] },
       { head: "Relevance", number: true },
-      { head: "Part of the margin", number: true },
+      { head: "Part", number: true },
     ],
     rows: verdict.rest ? [...rows, ["All other critical rules", "", "", signed(verdict.rest)]] : rows,
   });
