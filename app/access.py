@@ -57,8 +57,10 @@ class Access:
             self._note(scope, status, (ended or time.perf_counter()) - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if route != "unmatched" else "any"
+        found = scope.get("route")
+        route = getattr(found, "path", "unmatched")
+        # A client may send any word for a method, and each would be a series of its own with every route.
+        method = scope["method"] if scope["method"] in (getattr(found, "methods", None) or ()) else "any"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(seconds)
         why = {}

@@ -53,6 +53,13 @@ def test_refused_requests_are_counted_by_reason(connect: Connect) -> None:
     assert 'safemargin_http_errors_total{reason="queue_away"} 1.0' in away.get("/metrics").text
 
 
+def test_a_method_that_a_client_has_invented_makes_no_series_of_its_own(client: TestClient) -> None:
+    assert client.request("INVENTED", "/annotate").status_code == 405
+    text = client.get("/metrics").text
+    assert "INVENTED" not in text
+    assert 'safemargin_http_requests_total{method="any",route="/annotate",status="405"} 1.0' in text
+
+
 def test_a_request_is_one_line_by_route_and_a_probe_is_none(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
