@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pydantic import ValidationError
 from redis import Redis
@@ -91,9 +92,8 @@ def _serve(config: Settings, annotator: Annotator, holdings: Holdings, read: Rea
     batcher = Batcher(read, annotator.budget, metrics, passes=annotator.passes, in_turn=in_turn)
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
-    address = address_towards(redis) if config.metrics_port else LOOPBACK
     heard, port = metrics.heartbeat.set_to_current_time, metrics.serve(config.metrics_port)
-    presence = Presence(redis, name, annotator, holdings, port, address, heard)
+    presence = Presence(redis, name, annotator, holdings, port, bool(config.metrics_port), heard)
     base = Base(config.model, config.home_folder, config.device)
     trainer = Trainer(annotator, holdings, presence.announce, stop, config.home_folder / "cache", base)
     cache = ScoreCache(redis, annotator, config.score_cache_entries) if config.score_cache_entries else None
@@ -124,7 +124,8 @@ class Presence:
         name: unique name of the process.
         annotator: what it loaded and has proven (`probe`).
         holdings: what it holds.
-        metrics_port, address: where its metrics are.
+        metrics_port: where its metrics are.
+        reachable: whether other machines reach them there.
         heard: called whenever the queue has heard of it.
     """
 
@@ -133,7 +134,7 @@ class Presence:
     annotator: Annotator
     holdings: Holdings
     metrics_port: int
-    address: str = LOOPBACK
+    reachable: bool = False
     heard: Callable[[], None] = lambda: None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
@@ -146,7 +147,7 @@ class Presence:
             with self._one_at_a_time:
                 self._announce()
             self.heard()
-        except RedisError as error:
+        except (RedisError, OSError) as error:  # the latter where the name of the queue's host is not known
             log.warning("heartbeat not delivered: %s", error)
 
     def _announce(self) -> None:
@@ -159,12 +160,17 @@ class Presence:
             device=str(self.annotator.device),
             dtype=self.annotator.dtype_name,
             metrics_port=self.metrics_port,
-            address=self.address,
+            address=self._address,
             directions=cards,
             probes={card.id: card.digest for card in cards},
             banks=[HeldBank.model_validate(card, from_attributes=True) for card in banks],
         )
         roster.announce(self.redis, state)
+
+    @cached_property
+    def _address(self) -> str:
+        """Found once: names that are slow to resolve must not hold up the heartbeat."""
+        return address_towards(self.redis) if self.reachable else LOOPBACK
 
     def leave(self) -> None:
         """Take this worker off the roster."""

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,25 @@ def test_a_heartbeat_names_everything_that_is_held_as_proven(
     assert {card.id: card.digest for card in state.directions} == {"one": one.card.digest, "other": other.card.digest}
     assert state.ready_for("one")
     assert state.ready_for("other")
+
+
+def test_a_queue_whose_host_has_no_address_yet_is_one_that_is_away(
+    presence: Presence, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(_redis: Redis) -> str:
+        raise socket.gaierror("Name or service not known")
+
+    said: list[WorkerState] = []
+    monkeypatch.setattr(roster, "announce", lambda _redis, state: said.append(state))
+    elsewhere = replace(presence, reachable=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "address_towards", unknown)
+        elsewhere.announce()
+    assert said == []
+    assert "heartbeat not delivered" in caplog.text
+    monkeypatch.setattr(main, "address_towards", lambda _redis: "10.0.0.2")
+    elsewhere.announce()
+    assert [state.metrics_at for state in said] == ["10.0.0.2:4711"]
 
 
 def test_a_heartbeat_that_cannot_be_delivered_ends_nothing(
