@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -207,11 +208,24 @@ def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Ev
             log.error("a lane died")
             os._exit(1)
         stop.wait(roster.HEARTBEAT_SECONDS)
-    if not lanes.stop(_DRAIN_SECONDS):
+    if not _drained(presence, lanes):
         log.error("chunks in hand were not finished within %.0f s", _DRAIN_SECONDS)
         os._exit(1)
     presence.leave()
     batcher.close()
+
+
+def _drained(presence: Presence, lanes: Lanes) -> bool:
+    """Let the lanes finish; False if that takes too long.
+
+    The heartbeat goes on meanwhile, or else others would take this worker for dead, and what it has in hand from it.
+    """
+    end = time.monotonic() + _DRAIN_SECONDS
+    while time.monotonic() < end:
+        presence.announce()
+        if lanes.stop(roster.HEARTBEAT_SECONDS):
+            return True
+    return False
 
 
 def _look_after(holdings: Holdings, stop: threading.Event) -> None:

@@ -3,9 +3,11 @@
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,14 @@ from app.registry import Registry
 from app.settings import Settings
 from tests.conftest import publish, random_direction
 from workers import main
+from workers.batcher import Batcher
 from workers.engine import process
 from workers.engine.annotator import Annotator
 from workers.engine.errors import DeviceLost
+from workers.engine.forward import read
+from workers.lanes import Lanes
 from workers.main import EXIT_CONFIGURATION, Presence
+from workers.metrics import WorkerMetrics
 from workers.registry import Holdings
 
 
@@ -71,6 +77,22 @@ def test_a_queue_whose_host_has_no_address_yet_is_one_that_is_away(
     monkeypatch.setattr(main, "address_towards", lambda _redis: "10.0.0.2")
     elsewhere.announce()
     assert [state.metrics_at for state in said] == ["10.0.0.2:4711"]
+
+
+def test_a_worker_that_finishes_what_it_has_in_hand_is_no_dead_one(
+    presence: Presence, annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(roster, "announce", lambda _redis, _state: said.append("alive"))
+    monkeypatch.setattr(roster, "leave", lambda _redis, _name: said.append("gone"))
+    busy = iter([False, False, True])
+    lanes = Lanes("unix:///nowhere/queue.sock", "this", {})
+    monkeypatch.setattr(lanes, "stop", lambda seconds: seconds < roster.FRESH_SECONDS and next(busy))
+    batcher = Batcher(partial(read, annotator), annotator.budget, WorkerMetrics())
+    stop = threading.Event()
+    stop.set()
+    main._keep(presence, lanes, batcher, stop)
+    assert said == ["alive", "alive", "alive", "gone"]
 
 
 def test_a_heartbeat_that_cannot_be_delivered_ends_nothing(
