@@ -57,16 +57,24 @@ class Access:
             self._note(scope, status, (ended or time.perf_counter()) - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
-        method = scope["method"] if route != "unmatched" else "any"
+        method, route = _asked(scope)
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(seconds)
+        if route in _PROBES:
+            return
         why = {}
         if status >= HTTPStatus.BAD_REQUEST:
             why["reason"] = scope.get(REASON, HTTPStatus(status).name.lower())
             self._metrics.errors.labels(why["reason"]).inc()
-        if route not in _PROBES:
-            event(log, "request", method=method, route=route, status=status, seconds=round(seconds, 6), **why)
+        event(log, "request", method=method, route=route, status=status, seconds=round(seconds, 6), **why)
+
+
+def _asked(scope: Scope) -> tuple[str, str]:
+    """Method and route, each one of a few: a client may send any word for a method, and any path."""
+    found = scope.get("route")
+    if found is None:
+        return "any", scope.get("root_path") or "unmatched"  # the former is where the page's files are mounted
+    return scope["method"] if scope["method"] in found.methods else "any", found.path
 
 
 def _named(scope: Scope) -> str | None:

@@ -6,6 +6,7 @@ carries it with the job, the lane that works on the job sets it again.
 
 import logging
 import sys
+import threading
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -21,7 +22,10 @@ _EACH_BATCH = "workers.batcher"
 
 
 def set_up() -> None:
-    """Send what this process logs to stderr: its own events from INFO on, those of libraries from WARNING on."""
+    """Send what this process logs to stderr: its own events from INFO on, those of libraries from WARNING on.
+
+    So go warnings, and errors that nobody catches: Python itself would print their messages, which may quote a pair.
+    """
     terminal = sys.stderr.isatty()
     handler = logging.StreamHandler()
     handler.setFormatter(PlainLine() if terminal else JsonLine())
@@ -30,6 +34,21 @@ def set_up() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     if terminal:
         logging.getLogger(_EACH_BATCH).setLevel(logging.WARNING)  # many a second are no use to somebody who watches
+    logging.captureWarnings(True)
+    logging.getLogger("asyncio").addFilter(_first_line)
+    sys.excepthook = lambda _kind, error, _trace: _uncaught(error)
+    threading.excepthook = lambda raised: _uncaught(raised.exc_value)
+
+
+def _first_line(record: logging.LogRecord) -> bool:
+    """Of what asyncio says of a task that failed: the others show the task, and with it the message of its error."""
+    record.msg, record.args = record.getMessage().partition("\n")[0], ()
+    return True
+
+
+def _uncaught(error: BaseException | None) -> None:
+    if not isinstance(error, SystemExit):  # which ends a thread and says nothing
+        logging.getLogger("safemargin").error("nobody caught an error", exc_info=error)
 
 
 def event(log: logging.Logger, what: str, **fields: Any) -> None:
@@ -71,11 +90,17 @@ def _more(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def trace(error: BaseException) -> list[str]:
-    """What an error and those that led to it were, and where: their messages may quote what could not be handled."""
+    """What an error, its parts and those that led to it were, and where: their messages may quote a pair."""
     found: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        frames = traceback.extract_tb(cause.__traceback__)
-        found += [type(cause).__name__, *(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)]
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if id(one) in seen:  # an error may be its own cause
+            continue
+        seen.add(id(one))
+        frames = traceback.extract_tb(one.__traceback__)
+        found += [type(one).__name__, *(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)]
+        cause = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        left += [cause] if cause else []
+        left += one.exceptions[::-1] if isinstance(one, BaseExceptionGroup) else []
     return found

@@ -65,6 +65,10 @@ class Metrics:
         self._workers.labels("yes").set(ready)
         self._workers.labels("no").set(others)
 
+    def workers_unknown(self) -> None:
+        """The store does not say what the default direction is, so nothing is said of who holds it."""
+        self._workers.clear()
+
     def queue_away(self) -> None:
         """Nothing is known of queue and workers, so nothing is said of them."""
         for gauge in (self._tokens, self._jobs, self._oldest, self._workers):

@@ -194,9 +194,7 @@ class PairAnnotator:
         return [_together([(places, outcomes[i]) for places, outcomes in parts]) for i in range(len(groups))]
 
     def _answered(self, chunk: Chunk, entries: list[Entry], asked: _Asked) -> ChunkAnswer:
-        answer = ChunkAnswer(entries=entries, lines=chunk.lines, provenance=self._provenance(asked))
-        self.metrics.answered(answer)
-        return answer
+        return ChunkAnswer(entries=entries, lines=chunk.lines, provenance=self._provenance(asked))
 
     def _provenance(self, asked: _Asked) -> Provenance:
         """What makes the numbers: the first direction, or what is asked where there is none."""

@@ -179,7 +179,7 @@ class Batcher:
     def _note(self, batch: list[_Entry], started: float) -> None:
         """Count a batch, and log it with the requests that it was for."""
         seconds = time.monotonic() - started
-        tokens = sum(entry.group.size for entry in batch)
+        tokens = sum(group.size for group in {entry.group for entry in batch})
         waited = started - min(entry.submission.since for entry in batch)
         self._metrics.batch(tokens, self._budget.tokens, seconds, waited)
         requests = dict.fromkeys(entry.submission.request for entry in batch)

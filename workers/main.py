@@ -7,9 +7,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pydantic import ValidationError
 from redis import Redis
@@ -91,9 +93,8 @@ def _serve(config: Settings, annotator: Annotator, holdings: Holdings, read: Rea
     batcher = Batcher(read, annotator.budget, metrics, passes=annotator.passes, in_turn=in_turn)
     redis = Redis.from_url(config.redis_url)
     name = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(2)}"
-    address = address_towards(redis) if config.metrics_port else LOOPBACK
     heard, port = metrics.heartbeat.set_to_current_time, metrics.serve(config.metrics_port)
-    presence = Presence(redis, name, annotator, holdings, port, address, heard)
+    presence = Presence(redis, name, annotator, holdings, port, bool(config.metrics_port), heard)
     base = Base(config.model, config.home_folder, config.device)
     trainer = Trainer(annotator, holdings, presence.announce, stop, config.home_folder / "cache", base)
     cache = ScoreCache(redis, annotator, config.score_cache_entries) if config.score_cache_entries else None
@@ -124,7 +125,8 @@ class Presence:
         name: unique name of the process.
         annotator: what it loaded and has proven (`probe`).
         holdings: what it holds.
-        metrics_port, address: where its metrics are.
+        metrics_port: where its metrics are.
+        reachable: whether other machines reach them there.
         heard: called whenever the queue has heard of it.
     """
 
@@ -133,7 +135,7 @@ class Presence:
     annotator: Annotator
     holdings: Holdings
     metrics_port: int
-    address: str = LOOPBACK
+    reachable: bool = False
     heard: Callable[[], None] = lambda: None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
@@ -146,7 +148,7 @@ class Presence:
             with self._one_at_a_time:
                 self._announce()
             self.heard()
-        except RedisError as error:
+        except (RedisError, OSError) as error:  # the latter where the name of the queue's host is not known
             log.warning("heartbeat not delivered: %s", error)
 
     def _announce(self) -> None:
@@ -159,12 +161,17 @@ class Presence:
             device=str(self.annotator.device),
             dtype=self.annotator.dtype_name,
             metrics_port=self.metrics_port,
-            address=self.address,
+            address=self._address,
             directions=cards,
             probes={card.id: card.digest for card in cards},
             banks=[HeldBank.model_validate(card, from_attributes=True) for card in banks],
         )
         roster.announce(self.redis, state)
+
+    @cached_property
+    def _address(self) -> str:
+        """Found once: names that are slow to resolve must not hold up the heartbeat."""
+        return address_towards(self.redis) if self.reachable else LOOPBACK
 
     def leave(self) -> None:
         """Take this worker off the roster."""
@@ -201,11 +208,24 @@ def _keep(presence: Presence, lanes: Lanes, batcher: Batcher, stop: threading.Ev
             log.error("a lane died")
             os._exit(1)
         stop.wait(roster.HEARTBEAT_SECONDS)
-    if not lanes.stop(_DRAIN_SECONDS):
+    if not _drained(presence, lanes):
         log.error("chunks in hand were not finished within %.0f s", _DRAIN_SECONDS)
         os._exit(1)
     presence.leave()
     batcher.close()
+
+
+def _drained(presence: Presence, lanes: Lanes) -> bool:
+    """Let the lanes finish; False if that takes too long.
+
+    The heartbeat goes on meanwhile, or else others would take this worker for dead, and what it has in hand from it.
+    """
+    end = time.monotonic() + _DRAIN_SECONDS
+    while time.monotonic() < end:
+        presence.announce()
+        if lanes.stop(roster.HEARTBEAT_SECONDS):
+            return True
+    return False
 
 
 def _look_after(holdings: Holdings, stop: threading.Event) -> None:

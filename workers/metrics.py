@@ -42,6 +42,7 @@ class WorkerMetrics:
         )
         self.tokenise = self._histogram("tokenise_seconds", "Time to tokenise a chunk.", _SECONDS)
         self.store = self._histogram("store_seconds", "Time to keep the answer to a chunk.", _SECONDS)
+        self.answered_tokens = self._counter("answered_tokens", "Tokens of what was answered, estimated as what waits.")
         self.pairs = self._counter("pairs_annotated", "Pairs answered.", "outcome", ("annotated", "refused"))
         self.errors = self._counter("pair_errors", "Pairs that could not be annotated, by reason.", "reason")
         self.cached = self._counter("score_cache", "Items looked up in the score cache.", "outcome", ("hit", "miss"))
@@ -60,8 +61,9 @@ class WorkerMetrics:
         self.batch_fill.observe(tokens / budget)
         self.batch_wait.observe(waited)
 
-    def answered(self, answer: ChunkAnswer) -> None:
-        """Count what a chunk was answered."""
+    def answered(self, answer: ChunkAnswer, tokens: int) -> None:
+        """Count what a chunk of so many estimated tokens was answered."""
+        self.answered_tokens.inc(tokens)
         done, failed = answer.counts()
         alone = _read_by(answer.provenance)
         self.pairs.labels("annotated").inc(done)

@@ -149,8 +149,10 @@ def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
             return  # what was counted is what is kept, and nothing of a job whose results are deleted
         _patiently(partial(duty.artifacts.write, answer_path(claim.job_id, claim.number), body))
         body = b""
-    _patiently(lambda: hand.answer(claim, body, done=done, failed=failed, tokens=chunk.tokens))
+    taken = _patiently(lambda: hand.answer(claim, body, done=done, failed=failed, tokens=chunk.tokens))
     duty.pairs.metrics.store.observe(time.monotonic() - computed)
+    if taken:
+        duty.pairs.metrics.answered(answer, chunk.tokens)
     _log_end(claim, "chunk", started, annotated=done, refused=failed, tokens=chunk.tokens)
 
 

@@ -63,7 +63,8 @@ async def metrics(service: ServiceDep) -> Response:
     """The API's own metrics and the state of the queue; every worker serves its own."""
     try:
         await _look_at_queue(service)
-    except (RedisError, StoreUnreachable):
+        await _look_at_workers(service)
+    except RedisError:
         service.metrics.queue_away()
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -85,8 +86,14 @@ async def _look_at_queue(service: Service) -> None:
     ended = await run_in_threadpool(load.ended, service.redis)
     memory = await run_in_threadpool(load.memory, service.redis)
     service.metrics.queue(waiting, ended, memory)
+
+
+async def _look_at_workers(service: Service) -> None:
     workers = await service.workers()
-    default = await service.default()
+    try:
+        default = await service.default()
+    except StoreUnreachable:
+        return service.metrics.workers_unknown()
     ready = sum(default is not None and worker.ready_for(default) for worker in workers)
     service.metrics.workers(ready, len(workers) - ready)
 

@@ -53,6 +53,29 @@ def test_refused_requests_are_counted_by_reason(connect: Connect) -> None:
     assert 'safemargin_http_errors_total{reason="queue_away"} 1.0' in away.get("/metrics").text
 
 
+def test_a_probe_that_is_not_answered_well_is_no_refused_request(connect: Connect) -> None:
+    away = connect(redis_url="unix:///nowhere/queue.sock")
+    assert away.get("/readyz").status_code == 503
+    text = away.get("/metrics").text
+    assert 'safemargin_http_requests_total{method="GET",route="/readyz",status="503"} 1.0' in text
+    assert "safemargin_http_errors_total{" not in text
+
+
+def test_files_of_the_page_are_one_route(client: TestClient) -> None:
+    client.get("/playground/main.js")
+    client.get("/playground/nothing.js")
+    text = client.get("/metrics").text
+    for status in (200, 404):
+        assert f'safemargin_http_requests_total{{method="any",route="/playground",status="{status}"}} 1.0' in text
+
+
+def test_a_method_that_a_client_has_invented_makes_no_series_of_its_own(client: TestClient) -> None:
+    assert client.request("INVENTED", "/annotate").status_code == 405
+    text = client.get("/metrics").text
+    assert "INVENTED" not in text
+    assert 'safemargin_http_requests_total{method="any",route="/annotate",status="405"} 1.0' in text
+
+
 def test_a_request_is_one_line_by_route_and_a_probe_is_none(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:

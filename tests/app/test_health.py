@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
 from redis import Redis
 from starlette.testclient import TestClient
 
+from app.artifacts import StoreUnreachable
 from app.jobs import keys, roster
 from app.jobs.roster import WorkerState
+from app.registry import Registry
 from tests.app.conftest import Connect
 from workers.annotate import PairAnnotator
 
@@ -101,6 +104,16 @@ def test_metrics_are_served_without_a_queue(connect: Connect) -> None:
     assert answer.status_code == 200
     assert 'route="/livez"' in answer.text
     assert "safemargin_waiting_tokens{" not in answer.text  # what is not known is not given
+
+
+def test_metrics_tell_of_the_queue_while_the_store_is_away(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_registry: Registry) -> dict[str, str]:
+        raise StoreUnreachable("it does not answer")
+
+    monkeypatch.setattr(Registry, "defaults", away)
+    text = client.get("/metrics").text
+    assert 'safemargin_waiting_jobs{queue="annotate"} 0.0' in text
+    assert "safemargin_workers{" not in text
 
 
 def test_interactive_documentation_is_served(client: TestClient) -> None:

@@ -1,6 +1,8 @@
 """Lines of a log: what is in them, and what never is."""
 
 import logging
+import subprocess
+import sys
 
 import orjson
 import pytest
@@ -58,3 +60,43 @@ def test_a_trace_says_where_errors_arose_and_not_what_they_said(refused: BaseExc
     assert [step for step in trace if ":" not in step] == ["RuntimeError", "ValueError"]
     assert all("test_log.py" in step for step in trace if ":" in step)
     assert "text" not in line.replace("test_log", "")
+
+
+def test_a_trace_ends_also_where_an_error_is_its_own_cause() -> None:
+    error = ValueError()
+    error.__cause__ = error
+    assert log.trace(error) == ["ValueError"]
+
+
+def test_a_trace_names_the_errors_of_a_group_and_what_led_to_it() -> None:
+    group = ExceptionGroup("several", [ValueError(), KeyError()])
+    group.__cause__ = OSError()
+    assert log.trace(group) == ["ExceptionGroup", "ValueError", "KeyError", "OSError"]
+
+
+def test_what_nobody_catches_is_a_line_as_well_and_nothing_of_its_text() -> None:
+    code = """
+import asyncio, threading, warnings
+from app import log
+log.set_up()
+def fail(): raise ValueError("a pair's text")
+async def fail_too(): fail()
+async def main():
+    asyncio.create_task(fail_too())
+    await asyncio.sleep(0)
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+asyncio.run(main())
+warnings.warn("careful")
+fail()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    lines = [orjson.loads(line) for line in ended.stderr.splitlines()]
+    uncaught, asyncio = "nobody caught an error", "Task exception was never retrieved"
+    assert [line["message"] for line in lines if "trace" in line] == [uncaught, asyncio, uncaught]
+    assert all(line["trace"][0] == "ValueError" for line in lines if "trace" in line)
+    (warning,) = [line for line in lines if "trace" not in line]
+    assert "careful" in warning["message"]
+    assert "text" not in ended.stderr

@@ -87,6 +87,12 @@ def test_ports_are_published_to_this_machine_alone() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_nobody_is_admin_of_the_dashboards_by_the_password_that_grafana_comes_with() -> None:
+    environment = services()["grafana"]["environment"]
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+
+
 def test_what_is_mounted_and_copied_is_there() -> None:
     mounted = [volume.split(":")[0] for s in services().values() for volume in s["volumes"] if volume.startswith("./")]
     copied = re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE)

@@ -229,12 +229,3 @@ def test_a_direction_that_is_not_to_be_had_is_refused_for_the_whole_chunk(worker
     wanted = chunk(worker, PAIRS[0]).model_copy(update={"directions": [Ref(id="other", digest="sha256:" + "0" * 64)]})
     with pytest.raises(NotHeld, match="direction other was deleted while the job used it"):
         worker.annotate(wanted)
-
-
-def test_annotated_and_refused_pairs_are_counted(worker: PairAnnotator) -> None:
-    worker.annotate(chunk(worker, *PAIRS))
-    counted = {
-        outcome: worker.metrics.registry.get_sample_value("safemargin_pairs_annotated_total", {"outcome": outcome})
-        for outcome in ("annotated", "refused")
-    }
-    assert counted == {"annotated": 3, "refused": 1}

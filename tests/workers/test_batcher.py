@@ -308,6 +308,15 @@ def test_tokens_and_batches_are_counted(idle: Batcher, metrics: WorkerMetrics) -
     assert metrics.registry.get_sample_value("safemargin_batch_fill_ratio_sum") == pytest.approx(0.58)
 
 
+def test_what_is_computed_once_for_several_is_counted_once(idle: Batcher, metrics: WorkerMetrics) -> None:
+    for _ in range(3):
+        later(lambda: idle.score([group(1, 2)], [direction(SHALLOW)]))
+    await_pending(idle, 3)
+    finish(idle)
+    assert metrics.registry.get_sample_value("safemargin_forward_tokens_total") == 7
+    assert metrics.registry.get_sample_value("safemargin_batch_fill_ratio_sum") == pytest.approx(0.07)
+
+
 def answering(prompt: int, *responses: int) -> Group:
     """A group of a prompt that is the number's own."""
     return Group((prompt, 0, 0), tuple(Branch((token,), content=1) for token in responses), prompt=3, request=(0, 1))

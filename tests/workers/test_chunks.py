@@ -46,6 +46,32 @@ def rows_chunk(direction: Ref, count: int) -> bytes:
     return Chunk(directions=[direction], truncate=False, items=items, lines=lines, tokens=10).model_dump_json().encode()
 
 
+def counted(duty: Duty) -> tuple[float | None, float | None]:
+    """Pairs that this worker says it has annotated and refused."""
+    value = duty.pairs.metrics.registry.get_sample_value
+    name = "safemargin_pairs_annotated_total"
+    return value(name, {"outcome": "annotated"}), value(name, {"outcome": "refused"})
+
+
+def test_what_is_answered_is_counted_and_what_comes_too_late_is_not(
+    duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = rows_chunk(ref(duty.pairs.holdings.directions.all()["held"]), 3)
+    jobs.submit(submission(work=[chunk], total=3), limit=PLENTY)
+    tasks.annotate_next(keys.ANNOTATE)
+    assert counted(duty) == (3, 0)
+    job_id = jobs.submit(submission(work=[chunk], total=3), limit=PLENTY)
+    annotate = PairAnnotator.annotate
+
+    def cancelled(self: PairAnnotator, chunk: Chunk, manner: Manner = URGENT) -> ChunkAnswer:
+        jobs.cancel(job_id)
+        return annotate(self, chunk, manner)
+
+    monkeypatch.setattr(PairAnnotator, "annotate", cancelled)
+    tasks.annotate_next(keys.ANNOTATE)
+    assert counted(duty) == (3, 0)
+
+
 def test_a_row_that_kills_workers_is_reported_alone_and_its_neighbours_are_annotated(
     duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +104,7 @@ def test_a_row_that_kills_workers_is_reported_alone_and_its_neighbours_are_annot
     assert [entry.id for entry in entries] == [str(n) for n in range(100)]
     (failed,) = [entry for entry in entries if isinstance(entry, FailedAnnotation)]
     assert (failed.id, failed.error.code) == (fatal, "worker_died")
+    assert counted(duty) == (99, 1)
     assert in_hand(jobs) == {}
 
 

@@ -2,8 +2,12 @@
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +20,14 @@ from app.registry import Registry
 from app.settings import Settings
 from tests.conftest import publish, random_direction
 from workers import main
+from workers.batcher import Batcher
 from workers.engine import process
 from workers.engine.annotator import Annotator
 from workers.engine.errors import DeviceLost
+from workers.engine.forward import read
+from workers.lanes import Lanes
 from workers.main import EXIT_CONFIGURATION, Presence
+from workers.metrics import WorkerMetrics
 from workers.registry import Holdings
 
 
@@ -50,6 +58,41 @@ def test_a_heartbeat_names_everything_that_is_held_as_proven(
     assert {card.id: card.digest for card in state.directions} == {"one": one.card.digest, "other": other.card.digest}
     assert state.ready_for("one")
     assert state.ready_for("other")
+
+
+def test_a_queue_whose_host_has_no_address_yet_is_one_that_is_away(
+    presence: Presence, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(_redis: Redis) -> str:
+        raise socket.gaierror("Name or service not known")
+
+    said: list[WorkerState] = []
+    monkeypatch.setattr(roster, "announce", lambda _redis, state: said.append(state))
+    elsewhere = replace(presence, reachable=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "address_towards", unknown)
+        elsewhere.announce()
+    assert said == []
+    assert "heartbeat not delivered" in caplog.text
+    monkeypatch.setattr(main, "address_towards", lambda _redis: "10.0.0.2")
+    elsewhere.announce()
+    assert [state.metrics_at for state in said] == ["10.0.0.2:4711"]
+
+
+def test_a_worker_that_finishes_what_it_has_in_hand_is_no_dead_one(
+    presence: Presence, annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(roster, "announce", lambda _redis, _state: said.append("alive"))
+    monkeypatch.setattr(roster, "leave", lambda _redis, _name: said.append("gone"))
+    busy = iter([False, False, True])
+    lanes = Lanes("unix:///nowhere/queue.sock", "this", {})
+    monkeypatch.setattr(lanes, "stop", lambda seconds: seconds < roster.FRESH_SECONDS and next(busy))
+    batcher = Batcher(partial(read, annotator), annotator.budget, WorkerMetrics())
+    stop = threading.Event()
+    stop.set()
+    main._keep(presence, lanes, batcher, stop)
+    assert said == ["alive", "alive", "alive", "gone"]
 
 
 def test_a_heartbeat_that_cannot_be_delivered_ends_nothing(

@@ -41,7 +41,7 @@ def refusal(code: str) -> FailedAnnotation:
 
 def answered(metrics: WorkerMetrics, *entries: Annotation | FailedAnnotation, **changes: Any) -> None:
     lines = list(range(1, len(entries) + 1))
-    metrics.answered(ChunkAnswer(entries=list(entries), lines=lines, provenance=provenance(**changes)))
+    metrics.answered(ChunkAnswer(entries=list(entries), lines=lines, provenance=provenance(**changes)), 10)
 
 
 def value(metrics: WorkerMetrics, name: str, **labels: str) -> float | None:
@@ -56,6 +56,7 @@ def test_margins_conflicts_and_refusals_are_counted_by_direction_and_reason() ->
     assert value(metrics, "label_conflicts_total", direction="kind") == 1
     assert value(metrics, "label_conflicts_total", direction="mine") == 1
     assert value(metrics, "pairs_annotated_total", outcome="annotated") == 3
+    assert value(metrics, "answered_tokens_total") == 20
     assert value(metrics, "pair_errors_total", reason="too_long") == 1
 
 
