@@ -26,6 +26,7 @@ from app.schemas.labelstudio import (
     Event,
     LabelStudioTask,
     Noted,
+    Prediction,
     Predictions,
     PredictRequest,
     SetupRequest,
@@ -108,8 +109,8 @@ async def predict(
         answered, limits = await _annotated(service, caller, card, pairs, after)
         provenance = answered.provenance
         entries |= {int(entry.id): entry for entry in answered.annotations}
-    version = _version(card)
-    results = [prediction_of(entries[place], template, version, provenance) or [] for place in range(len(entries))]
+    version, empty = _version(card), list[Prediction]()
+    results = [prediction_of(entry, template, version, provenance) or empty for _, entry in sorted(entries.items())]
     body = Predictions(results=results, model_version=version).model_dump_json()
     return Response(body, media_type="application/json", headers=limits)
 
