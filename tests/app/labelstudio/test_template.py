@@ -44,11 +44,16 @@ def test_nor_are_answers_that_are_shown_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "tag", ['<Text name="question" value="$text"/>', '<Text name="q" value="$user_question"/>', PROMPT]
+    ("tag", "field"),
+    [
+        ('<Text name="question" value="$text"/>', "text"),
+        ('<Text name="q" value="$user_question"/>', "user_question"),
+        (CHAT, "chat"),
+    ],
 )
-def test_of_several_fields_the_one_called_prompt_or_the_like_is_it(tag: str) -> None:
-    found = template_of(config('<Text name="source" value="$source"/>', tag, PAIRWISE, ANSWERS))
-    assert found.prompt in {"text", "user_question", "prompt"}
+def test_of_several_fields_the_one_called_prompt_or_the_like_is_it(tag: str, field: str) -> None:
+    source = '<Text name="source" value="$source"/>'
+    assert template_of(config(source, tag, PAIRWISE, ANSWERS)).prompt == field
 
 
 def test_of_several_comparisons_the_one_about_safety_is_it() -> None:
