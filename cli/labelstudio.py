@@ -1,5 +1,6 @@
 """`safemargin labelstudio`: predictions for projects too large for Label Studio to ask for."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -43,10 +44,6 @@ def _commands() -> None:
 def push(
     url: Annotated[str, typer.Option(envvar="LABEL_STUDIO_URL", help="Label Studio's address.")],
     project: Annotated[int, typer.Option(help="Id of the project, as its address has it.")],
-    token: Annotated[
-        str,
-        typer.Option(envvar="LABEL_STUDIO_API_KEY", help="A personal access token of Label Studio, or a legacy one."),
-    ],
     service: Annotated[
         str | None, typer.Option(envvar="SAFEMARGIN_URL", help="A running service; without one, one is started.")
     ] = None,
@@ -57,6 +54,8 @@ def push(
 ) -> None:
     """Predict every task of a project that has no prediction of this direction and annotator yet.
 
+    LABEL_STUDIO_API_KEY holds a token of Label Studio, SAFEMARGIN_API_KEY the key where the service asks for one.
+
     Stopped at any moment, the same command goes on with what is missing; nothing is predicted twice.
 
     Exit status: 0 every task has a prediction; 3 some tasks have no margin; 1 failed; 2 wrong usage; 75 Label Studio or
@@ -65,6 +64,8 @@ def push(
     refuse_odd_url(url)
     refuse_odd_url(service, "--service")
     refuse_odd_direction(direction)
+    if not (token := os.environ.get("LABEL_STUDIO_API_KEY", "").strip()):
+        raise typer.BadParameter("LABEL_STUDIO_API_KEY holds no token of Label Studio", param_hint="--url")
     console = Console(stderr=True)
     meter = Meter(console, live=console.is_terminal)
     try:
