@@ -37,10 +37,8 @@ CHAT = """
 </View>
 """
 NUMBER = 300
-MANY = [
-    TASKS[i % len(TASKS)] | {"prompt": f"Question {i + 1}. {TASKS[i % len(TASKS)]['prompt']}"} for i in range(NUMBER)
-]
-BARE = {"prompt": "Is one answer enough?", "answer1": "No."}
+MANY = [TASKS[i % len(TASKS)] | {"prompt": f"What would you say to number {i}?"} for i in range(NUMBER)]
+TOO_LONG = TASKS[0] | {"prompt": "word " * 12_000}
 
 
 def rlhf_template() -> str:
@@ -62,12 +60,9 @@ def connect(label_studio: LabelStudio, safemargin: Safemargin, project: int, pat
 
 def retrieve(label_studio: LabelStudio, project: int) -> None:
     """What the data manager's action Retrieve Predictions does with all tasks."""
-    chosen = {
-        "project": str(project),
-        "selectedItems": {"all": True, "excluded": []},
-        "filters": {"conjunction": "and", "items": []},
-    }
-    label_studio.post(f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}", chosen)
+    everything = {"selectedItems": {"all": True, "excluded": []}, "filters": {"conjunction": "and", "items": []}}
+    path = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}"
+    label_studio.post(path, everything | {"project": str(project)})
 
 
 def margins(safemargin: Safemargin, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -129,15 +124,13 @@ def test_whoever_labels_gets_a_prediction_with_the_task(label_studio: LabelStudi
 
 def test_a_conversation_is_a_prompt(label_studio: LabelStudio, safemargin: Safemargin) -> None:
     pair = next(pair for pair in PAIRS if isinstance(pair["prompt"], list))
-    project = label_studio.project(
-        CHAT, [{"messages": pair["prompt"], "responses": [pair["chosen"], pair["rejected"]]}]
-    )
+    answers = [pair["chosen"], pair["rejected"]]
+    project = label_studio.project(CHAT, [{"messages": pair["prompt"], "responses": answers}])
     backend = connect(label_studio, safemargin, project)
     retrieve(label_studio, project)
     (task,) = label_studio.tasks(project)
-    (expected,) = margins(
-        safemargin, [{"prompt": pair["prompt"], "answer1": pair["chosen"], "answer2": pair["rejected"]}]
-    )
+    same = {"prompt": pair["prompt"], "answer1": answers[0], "answer2": answers[1]}
+    (expected,) = margins(safemargin, [same])
     check(task, expected, backend["model_version"])
 
 
@@ -163,7 +156,7 @@ def test_a_wrong_key_is_told_apart_from_a_service_that_is_down(
 
 
 def test_a_task_without_a_margin_costs_the_others_nothing(label_studio: LabelStudio, safemargin: Safemargin) -> None:
-    project = label_studio.project(rlhf_template(), [TASKS[0], BARE | {"answer2": "word " * 12_000}, TASKS[1]])
+    project = label_studio.project(rlhf_template(), [TASKS[0], TOO_LONG, TASKS[1]])
     connect(label_studio, safemargin, project)
     retrieve(label_studio, project)
     assert [len(task["predictions"]) for task in label_studio.tasks(project)] == [1, 0, 1]
@@ -207,13 +200,13 @@ def push(
 def test_a_large_project_is_predicted_from_outside_each_task_once(
     label_studio: LabelStudio, safemargin: Safemargin, tmp_path: Path
 ) -> None:
-    project = label_studio.project(NOTED, [*MANY, BARE])
+    project = label_studio.project(NOTED, [*MANY, TOO_LONG])
     first = push(label_studio, safemargin, project, label_studio.personal_token, "--errors", str(tmp_path / "errors"))
     assert first.returncode == 3, first.stderr
     assert f"{NUMBER} predictions added" in first.stderr
-    assert orjson.loads((tmp_path / "errors").read_bytes())["code"] == "missing_field"
-    *tasks, bare = label_studio.tasks(project)
-    assert bare["predictions"] == []
+    assert orjson.loads((tmp_path / "errors").read_bytes())["code"] == "too_long"
+    *tasks, long = label_studio.tasks(project)
+    assert long["predictions"] == []
     version = label_studio.http.get(f"/api/projects/{project}").json()["model_version"]
     assert version.startswith("balanced@")
     for task, expected in zip(tasks, margins(safemargin, MANY[:50]), strict=False):
