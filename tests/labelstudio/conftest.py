@@ -59,7 +59,7 @@ class LabelStudio:
 
     def tasks(self, project: int) -> list[dict[str, Any]]:
         """Its tasks with their predictions."""
-        query = {"project": project, "fields": "all", "page_size": 1000}
+        query: dict[str, str | int] = {"project": project, "fields": "all", "page_size": 1000}
         found = self.http.get("/api/tasks", params=query).raise_for_status().json()["tasks"]
         return list(found)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cli.examples import PAIRS, SAFEMARGIN
