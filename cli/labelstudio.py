@@ -64,8 +64,10 @@ def push(
     refuse_odd_url(url)
     refuse_odd_url(service, "--service")
     refuse_odd_direction(direction)
+    if errors is not None and (errors.is_dir() or not errors.parent.is_dir()):
+        raise typer.BadParameter("is a folder, or in one that does not exist", param_hint="--errors")
     if not (token := os.environ.get("LABEL_STUDIO_API_KEY", "").strip()):
-        raise typer.BadParameter("LABEL_STUDIO_API_KEY holds no token of Label Studio", param_hint="--url")
+        raise typer.BadParameter("holds no token of Label Studio", param_hint="LABEL_STUDIO_API_KEY")
     console = Console(stderr=True)
     meter = Meter(console, live=console.is_terminal)
     try:

@@ -35,7 +35,7 @@ from app.schemas.labelstudio import (
 )
 from app.schemas.names import DirectionId, Ref
 from app.schemas.pairs import Pair
-from app.schemas.problem import documented
+from app.schemas.problem import Responses, documented
 from app.service import Service, ServiceDep
 
 _WAIT_SECONDS = 90.0
@@ -51,7 +51,10 @@ router = APIRouter(
     responses=GUARDED | documented({404: "No such direction.", 422: "A field is not valid."}),
 )
 
-_SLOW = METERED | documented({503: "No worker is ready, or it would take too long; `Retry-After` says when to return."})
+_SLOW: Responses = METERED | documented(
+    {503: "No worker is ready, or it would take too long; `Retry-After` says when to return."}
+)
+_ELSEWHERE: Responses = {303: {"description": "To the reason why the labelling config is refused."}}
 
 
 @router.get("/health", summary="Would it predict?")
@@ -63,8 +66,13 @@ async def health(service: ServiceDep, direction: DirectionId = DEFAULT) -> Up:
     return Up()
 
 
-@router.post("/setup", response_model=SetupResponse, summary="Connect a project")
-@router.post("/{direction}/setup", response_model=SetupResponse, summary="Connect a project to one direction")
+@router.post("/setup", responses=_ELSEWHERE, response_model=SetupResponse, summary="Connect a project")
+@router.post(
+    "/{direction}/setup",
+    responses=_ELSEWHERE,
+    response_model=SetupResponse,
+    summary="Connect a project to one direction",
+)
 async def setup(
     request: SetupRequest, service: ServiceDep, direction: DirectionId = DEFAULT
 ) -> SetupResponse | RedirectResponse:
@@ -169,7 +177,8 @@ async def _annotated(
     ended, result = await outcome(service, attempt.job_id, _WAIT_SECONDS)
     if ended is None or ended.status == "in_progress":
         await run_in_threadpool(service.jobs.cancel, attempt.job_id)
-        raise Unavailable(f"not done within {_WAIT_SECONDS:.0f} s", headers={"Retry-After": "1"})
+        detail = f"not done within {_WAIT_SECONDS:.0f} s; `safemargin labelstudio push` waits as long as it takes"
+        raise Unavailable(detail, headers={"Retry-After": "1"})
     after.add_task(service.jobs.drop, attempt.job_id)
     if not isinstance(result, AnnotateResponse):
         raise ApiError(f"the job {ended.status}" + (f": {ended.error}" if ended.error else ""))

@@ -213,7 +213,9 @@ def test_what_is_not_label_studio_is_told(push: Push, studio: FakeStudio) -> Non
     assert "is this its address?" in push(status=1).stderr
 
 
-@pytest.mark.parametrize("options", [("--url", "ls:8080"), ("--service", "nowhere"), ("--direction", "a b")])
+@pytest.mark.parametrize(
+    "options", [("--url", "ls:8080"), ("--service", "nowhere"), ("--direction", "a b"), ("--errors", "no/where")]
+)
 def test_what_makes_no_sense_is_wrong_usage(push: Push, options: tuple[str, ...]) -> None:
     push(*options, status=2)
 
