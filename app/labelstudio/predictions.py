@@ -21,6 +21,7 @@ _ROLES: dict[str, Role] = {
     "bot": "assistant",
     "model": "assistant",
 }
+_PLACE = re.compile(r"[0-9]{1,6}")
 _STEPS = re.compile(r"[.\[\]]")
 _VERSION = re.compile(r"\S+@[0-9a-f]{8} .+")
 _DIGEST = slice(len("sha256:"), len("sha256:") + 8)
@@ -72,8 +73,8 @@ def _at(data: Any, path: str) -> Any:
     if isinstance(data, Mapping) and path in data:
         return data[path]
     for step in filter(None, _STEPS.split(path)):
-        if isinstance(data, list) and step.isascii() and step.isdigit() and int(step) < len(data):
-            data = data[int(step)]
+        if isinstance(data, list):
+            data = data[int(step)] if _PLACE.fullmatch(step) and int(step) < len(data) else None
         else:
             data = data.get(step) if isinstance(data, Mapping) else None
     return data

@@ -47,6 +47,16 @@ def test_a_field_may_be_a_path_or_be_called_like_one() -> None:
     assert pair_of(task, template, "1").rejected == "right"
 
 
+@pytest.mark.parametrize(
+    "path", ["answers[1]", "answers[" + "9" * 5000 + "]", "answers.text", "answers[0].text", "no.where"]
+)
+def test_a_path_may_lead_nowhere(path: str) -> None:
+    template = Template("pw", "a", prompt="prompt", left=path, right="prompt")
+    with pytest.raises(TaskRefused) as refused:
+        pair_of({"prompt": "?", "answers": ["left"]}, template, "1")
+    assert refused.value.problem.code == "missing_field"
+
+
 def test_a_conversation_is_read_with_its_speakers() -> None:
     said = [{"who": "Human", "said": "Hello."}, {"who": "AI", "said": "Hi!"}, {"who": "user", "said": "How?"}]
     pair = pair_of(TASK | {"chat": said}, template_of(config(CHAT, PAIRWISE, ANSWERS)), "1")
