@@ -23,7 +23,7 @@ from app.settings import Settings
 from cli.stack import Stack
 
 COMMAND = os.environ.get("SAFEMARGIN_LABEL_STUDIO", "")
-EMAIL, PASSWORD = "someone@example.com", secrets.token_urlsafe(16)
+EMAIL, PASSWORD = "someone@example.com", secrets.token_hex(16)
 _LEGACY_TOKEN = secrets.token_hex(20)
 _PATIENCE = 300
 _OFFLINE = {
