@@ -128,7 +128,7 @@ def safemargin(label_studio: LabelStudio, tmp_path_factory: pytest.TempPathFacto
     models = Path("~/.safemargin/models").expanduser()
     models.mkdir(parents=True, exist_ok=True)
     (home / "models").symlink_to(models)
-    _, key = Keys(Artifacts(str(home))).create("label studio", "labelling", ["annotate"])
+    _, key = Keys(Artifacts(str(home))).create("labelling", "team", ["annotate"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAFEMARGIN_HOME", str(home))
         patch.setenv("SAFEMARGIN_AUTH", "1")
