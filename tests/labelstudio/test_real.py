@@ -25,7 +25,7 @@ NOTED = """
   <Pairwise name="safer" toName="answer1,answer2"/>
   <Text name="answer1" value="$answer1"/>
   <Text name="answer2" value="$answer2"/>
-  <TextArea name="margin" toName="prompt" editable="false"/>
+  <TextArea name="margin" toName="prompt" editable="false" maxSubmissions="1"/>
 </View>
 """
 CHAT = """
