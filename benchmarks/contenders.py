@@ -1,7 +1,7 @@
 """The ways of annotating that are compared, each in its own processes and ready to be measured again and again."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +51,7 @@ class Arena:
     """
 
     contenders: list[Contender]
-    lone: dict[str, Callable[[], Lone]]
+    lone: Mapping[str, Callable[[], Lone]]
 
 
 @contextmanager

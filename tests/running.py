@@ -24,6 +24,16 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
+def home_with_models(factory: pytest.TempPathFactory) -> Path:
+    """A new `SAFEMARGIN_HOME` with the user's converted models, and the cache of fits with others of this run."""
+    folder = factory.mktemp("home")
+    shared = {"models": Path("~/.safemargin/models").expanduser(), "cache": factory.getbasetemp() / "cache"}
+    for name, place in shared.items():
+        place.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(place)
+    return folder
+
+
 @contextmanager
 def running(model: Path, home: Path, **settings: str) -> Iterator[Stack]:
     """The service from when it is ready; its logs are in the folder of the stack."""

@@ -4,11 +4,11 @@ const KEY = "safemargin.key";
 
 /** What the service refused, or could not do. */
 export class Problem extends Error {
-  constructor(status, body) {
-    const fields = (body.errors ?? []).map((error) => `${error.pointer} ${error.detail}`.trim());
-    super(
-      [body.detail ?? body.title ?? `status ${status}`, ...fields.filter((text) => text !== body.detail)].join("; "),
-    );
+  constructor(status, body, after = null) {
+    const fields = (body.errors ?? []).filter((error) => error.detail !== body.detail || error.pointer);
+    const places = fields.map(({ pointer, detail }) => (pointer ? `${detail} (${pointer})` : detail));
+    const again = after ? `try again in ${after} s` : null;
+    super([body.detail ?? body.title ?? `status ${status}`, ...places, again].filter(Boolean).join("; "));
     this.status = status;
   }
 }
@@ -41,7 +41,10 @@ export async function ask(path, { method = "GET", json, body, headers = {}, sign
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { detail: "the service cannot be reached" });
   }
-  if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
+  if (!response.ok) {
+    const after = response.headers.get("Retry-After");
+    throw new Problem(response.status, await response.json().catch(() => ({})), after);
+  }
   return response;
 }
 

@@ -1,16 +1,19 @@
 // Charts as inline SVG, each with its words for who does not see it.
 
 import { h, svg } from "/playground/dom.js";
-import { logistic, place, probability, reach, signed, ticks } from "/playground/scales.js";
+import { counted, logistic, place, probability, reach, signed, ticks } from "/playground/scales.js";
 import { table } from "/playground/tables.js";
 
-const WIDTH = 720;
 const EDGE = 28;
+
+/** Units across a chart: fewer where there is little room, so that its words stay as large as others. */
+const across = () => (matchMedia("(max-width: 40rem)").matches ? 360 : 720);
 
 /** A margin on its scale: log-odds above, probabilities below, the levels as bands; raw units where uncalibrated. */
 export function marginScale(margin, { calibrated, edges = [] }) {
   const width = calibrated ? reach(margin) : reach(margin, Math.max(1e-6, Math.abs(margin)) * 1.25);
-  const x = (value) => EDGE + place(value, width) * (WIDTH - 2 * EDGE);
+  const full = across();
+  const x = (value) => EDGE + place(value, width) * (full - 2 * EDGE);
   const bands = [-width, ...edges.filter((edge) => Math.abs(edge) < width), width];
   const side = sideOf(margin);
   const label = calibrated
@@ -18,7 +21,7 @@ export function marginScale(margin, { calibrated, edges = [] }) {
     : `Margin ${signed(margin)} in raw units`;
   return svg(
     "svg",
-    { class: "scale", viewBox: `0 0 ${WIDTH} 92`, role: "img", "aria-label": label },
+    { class: "scale", viewBox: `0 0 ${full} 92`, role: "img", "aria-label": label },
     edges.length
       ? bands.slice(1).map((stop, level) =>
           svg("rect", {
@@ -30,7 +33,7 @@ export function marginScale(margin, { calibrated, edges = [] }) {
           }),
         )
       : [],
-    svg("line", { class: "axis", x1: EDGE, x2: WIDTH - EDGE, y1: 42, y2: 42 }),
+    svg("line", { class: "axis", x1: EDGE, x2: full - EDGE, y1: 42, y2: 42 }),
     svg("line", { class: "axis zero", x1: x(0), x2: x(0), y1: 26, y2: 58 }),
     ticks(width)
       .map((tick) => [
@@ -51,7 +54,7 @@ export function marginScale(margin, { calibrated, edges = [] }) {
   );
 }
 
-/** The critical rules: of each how well both responses keep it, and its part of the margin. */
+/** The critical rules: of each how well both responses keep it, and its part of the margin that the rules give. */
 export function rulesChart(verdict) {
   const sides = [h("span", { class: "key chosen" }, "chosen"), " ", h("span", { class: "key rejected" }, "rejected")];
   const rows = verdict.critical.map((rule) => [
@@ -62,12 +65,12 @@ export function rulesChart(verdict) {
   ]);
   return table({
     name: "rules",
-    caption: "Critical rules, the largest part of the margin first",
+    caption: `The critical rules and their parts of the rules' own margin, ${signed(verdict.margin)}`,
     columns: [
       { head: "Rule", row: true },
       { head: [sides, h("div", { class: "dim" }, "left breaks it, right keeps it")] },
       { head: "Relevance", number: true },
-      { head: "Part of the margin", number: true },
+      { head: "Part", number: true },
     ],
     rows: verdict.rest ? [...rows, ["All other critical rules", "", "", signed(verdict.rest)]] : rows,
   });
@@ -106,20 +109,21 @@ function ruleBars(rule) {
 
 /** Margins of a job in bins; the table below it says the same. */
 export function histogramChart(found, unit) {
+  const full = across();
   const height = 240;
   const floor = height - 44;
   const most = Math.max(...found.map((bin) => bin.count));
   const [low, high] = [found[0].low, found.at(-1).high];
-  const x = (value) => EDGE + 14 + ((value - low) / (high - low)) * (WIDTH - 2 * EDGE - 14);
+  const x = (value) => EDGE + 14 + ((value - low) / (high - low)) * (full - 2 * EDGE - 14);
   const y = (count) => floor - (count / most) * (floor - 22);
   const step = found[0].high - found[0].low;
-  const every = Math.max(1, Math.ceil(found.length / 10));
+  const every = Math.max(1, Math.ceil((found.length * 72) / full));
   const edges = [...found.map((bin) => bin.low), high].filter((edge) => Math.round(edge / step) % every === 0);
   const said = found.map((bin) => `${bin.count} from ${signed(bin.low)} to ${signed(bin.high)}`);
   const label = `Histogram of margins in ${unit}: ${said.join("; ")}`;
   return svg(
     "svg",
-    { class: "histogram", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": label },
+    { class: "histogram", viewBox: `0 0 ${full} ${height}`, role: "img", "aria-label": label },
     found.map((bin) =>
       svg(
         "rect",
@@ -142,7 +146,8 @@ export function histogramChart(found, unit) {
         Math.abs(edge) < step / 2 ? "0" : signed(edge),
       ),
     ),
-    svg("text", { class: "dim", x: WIDTH / 2, y: height - 6, "text-anchor": "middle" }, `margin, ${unit}`),
-    svg("text", { class: "dim", x: EDGE + 6, y: y(most) + 4, "text-anchor": "end" }, most),
+    svg("text", { class: "dim", x: full / 2, y: height - 6, "text-anchor": "middle" }, `margin, ${unit}`),
+    svg("text", { class: "dim", x: EDGE + 6, y: y(most) + 4, "text-anchor": "end" }, counted(most)),
+    low < 0 && x(0) > 150 ? svg("text", { class: "dim", x: x(0) - 8, y: 12, "text-anchor": "end" }, "label conflicts") : [],
   );
 }

@@ -7,10 +7,8 @@ import { table } from "/playground/tables.js";
 /** Every direction with how well it reads, and its report. */
 export function showDirections() {
   const rows = allCards().map((card) => [
-    [card.id, h("span", { class: "dim" }, ` ${card.recipe}, ${sitesOf(card)}`)],
-    card.readings.map((reading) =>
-      h("div", {}, accuracy(reading.accuracy), h("span", { class: "dim" }, ` ${reading.data}`)),
-    ),
+    [card.id, h("div", { class: "dim" }, card.recipe), h("div", { class: "dim" }, sitesOf(card))],
+    card.readings.length ? card.readings.map(readingOf) : "–",
     accuracy(card.should_respond),
     accuracy(card.should_refuse),
     h("span", { class: `pill ${card.unreliable ? "warn" : "good"}` }, card.unreliable ? "unreliable" : "reliable"),
@@ -32,6 +30,10 @@ export function showDirections() {
 
 function sitesOf(card) {
   return card.sites.map((site) => `layer ${site.layer} ${site.pooling}`).join(", ");
+}
+
+function readingOf({ accuracy: value, data }) {
+  return h("div", { class: "interval" }, accuracy(value), h("span", { class: "dim" }, ` ${data}`));
 }
 
 function reportLink(id) {

@@ -2,9 +2,10 @@
 
 import { askJson } from "/playground/api.js";
 import { byId, h } from "/playground/dom.js";
-import { PAIRS } from "/playground/examples.js";
+import { exampleRows } from "/playground/examples.js";
 import { chosenOptions } from "/playground/options.js";
 import { showProblem, whileBusy } from "/playground/page.js";
+import { counted, timeOf } from "/playground/scales.js";
 import { table } from "/playground/tables.js";
 
 const PILLS = { in_progress: "", completed: "good", failed: "warn", cancelled: "warn" };
@@ -14,23 +15,27 @@ const status = byId("file-status");
 
 /** The newest jobs that annotate. */
 export async function showJobs() {
-  const { data } = await askJson("/jobs?limit=20");
-  const rows = data.filter((job) => job.kind === "annotate").map(rowOf);
+  status.textContent = "";
+  const [jobs, files] = await Promise.all(["/jobs?limit=20", "/files?limit=100"].map((path) => askJson(path)));
+  const names = new Map(files.data.map((file) => [file.id, file.name]));
+  const rows = jobs.data.filter((job) => job.kind === "annotate").map((job) => rowOf(job, names.get(job.file)));
   const columns = [
-    { head: "Made", row: true },
+    { head: "File", row: true },
+    { head: "Made" },
     { head: "State" },
     { head: "Annotated", number: true },
     { head: "Failed", number: true },
     { head: "Rows", number: true },
   ];
-  byId("job-list").replaceChildren(rows.length ? table({ columns, rows }) : h("p", { class: "hint" }, "None yet."));
+  const none = h("p", { class: "hint" }, "None yet.");
+  byId("job-list").replaceChildren(rows.length ? table({ name: "jobs", columns, rows }) : none);
 }
 
-function rowOf(job) {
+function rowOf(job, name) {
   const { total, completed, failed } = job.request_counts;
-  const made = new Date(1000 * job.created_at).toLocaleString();
+  const link = h("a", { href: `#/job/${job.id}` }, name ?? (job.file ? "a file" : "a request"));
   const state = h("span", { class: `pill ${PILLS[job.status]}` }, job.status.replace("_", " "));
-  return [h("a", { href: `#/job/${job.id}` }, made), state, completed, failed, total];
+  return [link, timeOf(job), state, ...[completed, failed, total].map(counted)];
 }
 
 async function annotate(content, name) {
@@ -43,7 +48,7 @@ async function annotate(content, name) {
     });
     const [first] = file.problems;
     const bad = first ? `; ${file.bad_rows} cannot be annotated, the first is line ${first.line}: ${first.detail}` : "";
-    status.textContent = `${file.rows} pairs${bad}.`;
+    status.textContent = `${counted(file.rows)} pairs${bad}.`;
     const job = await askJson("/jobs", { method: "POST", json: { file: file.id, ...(await chosenOptions("files")) } });
     location.hash = `#/job/${job.id}`;
   }).catch((problem) => {
@@ -59,6 +64,6 @@ form.addEventListener("submit", (event) => {
   else status.textContent = "Choose a file first.";
 });
 byId("example-file").addEventListener("click", () => {
-  const rows = PAIRS.map(({ name, ...pair }) => `${JSON.stringify({ id: name, ...pair })}\n`);
-  annotate(new Blob(rows), "examples.jsonl").catch(showProblem);
+  const lines = exampleRows().map((row) => `${JSON.stringify(row)}\n`);
+  annotate(new Blob(lines), "examples.jsonl").catch(showProblem);
 });

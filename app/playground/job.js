@@ -6,8 +6,9 @@ import { byId, h } from "/playground/dom.js";
 import { bins, median } from "/playground/histogram.js";
 import { forgetProblem, showProblem } from "/playground/page.js";
 import { source, unreliable } from "/playground/reading.js";
-import { signed } from "/playground/scales.js";
-import { eventsOf, rowsOf } from "/playground/streams.js";
+import { readResults } from "/playground/results.js";
+import { counted, signed, timeOf } from "/playground/scales.js";
+import { eventsOf } from "/playground/streams.js";
 import { table } from "/playground/tables.js";
 
 const AGAIN_MS = 1000;
@@ -15,6 +16,8 @@ const status = byId("job-status");
 const progress = byId("job-progress");
 const cancel = byId("cancel-job");
 const result = byId("job-result");
+const title = byId("job-title");
+const about = byId("job-about");
 let shown = null;
 
 /** Show a job and follow it until its end, or until `signal` ends that. */
@@ -22,23 +25,10 @@ export async function showJob(id, signal) {
   shown = id;
   result.replaceChildren();
   status.textContent = "";
-  byId("job-title").textContent = `Job ${id}`;
+  title.textContent = "Job";
+  about.textContent = id;
   const job = await follow(id, signal);
   if (job && !signal.aborted && job.kind === "annotate") await showResults(job, signal);
-}
-
-/** The margins of a job, its conflicts, and the provenance of its rows, read as a stream. */
-export async function readResults(id, signal) {
-  const margins = [];
-  const conflicts = [];
-  let provenance = null;
-  for await (const row of rowsOf(await ask(`/jobs/${id}/results`, { signal }))) {
-    const { annotation } = row;
-    margins.push(annotation.margin);
-    if (annotation.label_conflict) conflicts.push({ line: row.line, id: annotation.id, margin: annotation.margin });
-    provenance = row.provenance;
-  }
-  return { margins, conflicts, provenance };
 }
 
 /** The job at its end; the connection is made again whenever it breaks. */
@@ -47,6 +37,7 @@ async function follow(id, signal) {
     try {
       for await (const { event, data } of eventsOf(await ask(`/jobs/${id}/events`, { signal }))) {
         forgetProblem();
+        if (about.textContent === id) showName(data).catch(() => {}); // a job outlives its file
         showProgress(data);
         if (event === "end") return data;
       }
@@ -60,17 +51,24 @@ async function follow(id, signal) {
   return null;
 }
 
+/** Its title is the file's name, where there is a file that has one. */
+async function showName(job) {
+  about.textContent = `Job ${job.id}, made ${timeOf(job)}`;
+  const { name } = job.file ? await askJson(`/files/${job.file}`) : {};
+  if (name && shown === job.id) title.textContent = name;
+}
+
 function showProgress(job) {
   const { total, completed, failed } = job.request_counts;
   const done = completed + failed;
   progress.value = total ? done / total : 0;
   cancel.hidden = job.status !== "in_progress";
-  const failures = failed ? `, ${failed} failed` : "";
+  const failures = failed ? `, ${counted(failed)} failed` : "";
   const pace = job.status === "in_progress" && job.throughput ? `, ${job.throughput.toFixed(1)} rows a second` : "";
   const left = job.eta_seconds ? `, about ${duration(job.eta_seconds)} left` : "";
   const state = job.status === "in_progress" ? "In progress" : job.status[0].toUpperCase() + job.status.slice(1);
   const error = job.error ? `; ${job.error}` : "";
-  status.textContent = `${state}: ${done} of ${total} rows${failures}${pace}${left}${error}`;
+  status.textContent = `${state}: ${counted(done)} of ${counted(total)} rows${failures}${pace}${left}${error}`;
 }
 
 function duration(seconds) {
@@ -79,7 +77,12 @@ function duration(seconds) {
 }
 
 async function showResults(job, signal) {
-  const { margins, conflicts, provenance } = await readResults(job.id, signal);
+  const reading = h("p", { class: "hint" }, "Reading the results …");
+  const { completed } = job.request_counts;
+  result.replaceChildren(reading);
+  const { margins, conflicts, provenance } = await readResults(job, signal, (rows) => {
+    reading.textContent = `Reading the results: ${counted(rows)} of ${counted(completed)} rows …`;
+  });
   if (signal.aborted) return;
   if (!margins.length) {
     result.replaceChildren(h("p", {}, "No row was annotated."), downloads(job));
@@ -101,8 +104,8 @@ async function showResults(job, signal) {
 function figures(margins, conflicts, unit) {
   const share = ((100 * conflicts.length) / margins.length).toFixed(1);
   const shown = {
-    annotated: margins.length,
-    "label conflicts": `${conflicts.length} (${share} %)`,
+    annotated: counted(margins.length),
+    "label conflicts": `${counted(conflicts.length)} (${share} %)`,
     "median margin": signed(median(margins)),
     unit,
   };
@@ -112,11 +115,11 @@ function figures(margins, conflicts, unit) {
 
 function histogramTable(found) {
   const columns = ["From", "to", "Pairs"].map((head) => ({ head, number: true }));
-  return table({ columns, rows: found.map((bin) => [signed(bin.low), signed(bin.high), bin.count]) });
+  return table({ columns, rows: found.map((bin) => [signed(bin.low), signed(bin.high), counted(bin.count)]) });
 }
 
 function reviewLink(job, count) {
-  const text = `Review ${count} label conflict${count > 1 ? "s" : ""}`;
+  const text = `Review ${counted(count)} label conflict${count > 1 ? "s" : ""}`;
   return h("p", {}, h("a", { class: "button primary", href: `#/review/${job.id}` }, text));
 }
 

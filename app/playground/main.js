@@ -23,6 +23,7 @@ const TITLES = {
   directions: "Directions",
 };
 let leaving = new AbortController();
+let away = false;
 
 async function show(anew = false) {
   const [, view = "pair", id = ""] = location.hash.split("/");
@@ -50,7 +51,11 @@ async function showHealth() {
     const { workers } = await (await ask("/readyz")).json();
     pill.className = "pill good";
     pill.textContent = `ready, ${workers.length} worker${workers.length > 1 ? "s" : ""}`;
+    pill.removeAttribute("title");
+    if (away) loadOptions(true).catch(() => {}); // what it has could not be asked before
+    away = false;
   } catch (problem) {
+    away = true;
     pill.className = "pill warn";
     pill.textContent = problem.status ? "not ready" : "not reachable";
     pill.title = problem.message;

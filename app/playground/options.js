@@ -1,6 +1,6 @@
 // How to read: method, and direction, rules or model, of what the service has.
 
-import { ask, askJson } from "/playground/api.js";
+import { askJson } from "/playground/api.js";
 import { byId, h } from "/playground/dom.js";
 
 const NAMES = {
@@ -14,6 +14,7 @@ const POLICIES = ["robust", "published", "relevance", "discrepancy", "all", "ran
 const form = byId("options");
 const fields = form.elements;
 let cards = new Map();
+let edges = new Map();
 let loading = null;
 
 /** Ask the service what it has; once, or `anew`, or again where it could not say. */
@@ -31,20 +32,26 @@ async function load() {
     listed("/rules", { pools: [] }),
     listed("/rule-banks", { banks: [] }),
     listed("/alignments", { alignments: [] }),
-    rewardModels(),
+    listed("/reward-models", { reward_models: [] }),
   ]);
   cards = new Map(directions.directions.map((card) => [card.id, card]));
   const usable = new Set(banks.banks.map((bank) => bank.pool_digest));
   const pools = rules.pools.filter((pool) => usable.has(pool.digest)).map((pool) => pool.id);
   const taught = alignments.alignments.map((card) => card.id);
+  const judges = rewards.reward_models.map((card) => card.id);
+  edges = new Map([
+    ...[...cards].map(([id, card]) => [`margin ${id}`, card.level_edges]),
+    ...alignments.alignments.map((card) => [`rahf ${card.id}`, card.level_edges]),
+    ...rewards.reward_models.map((card) => [`reward ${card.id}`, card.after.level_edges]),
+  ]);
   fill(fields.direction, [...cards.keys()], directions.default, (id) =>
     id === directions.default ? `${id} (default)` : id,
   );
   fill(fields.pool, pools);
   fill(fields.policy, POLICIES, "robust");
   fill(fields.alignment, taught);
-  fill(fields.reward, rewards);
-  const methods = ["margin", pools.length && "rules", taught.length && "rahf", rewards.length && "reward"].filter(
+  fill(fields.reward, judges);
+  const methods = ["margin", pools.length && "rules", taught.length && "rahf", judges.length && "reward"].filter(
     Boolean,
   );
   fill(fields.method, methods, "margin", (name) => NAMES[name]);
@@ -66,9 +73,9 @@ export async function chosenOptions(view) {
     : { method, direction: fields.direction.value };
 }
 
-/** The card of a direction, if a worker holds it. */
-export function cardOf(direction) {
-  return cards.get(direction) ?? null;
+/** The margins at which the level of an answer goes up, as far as what said it is known here. */
+export function levelEdges({ method, direction, alignment, reward_model: reward }) {
+  return edges.get(`${method} ${direction ?? alignment?.id ?? reward?.id}`) ?? [];
 }
 
 /** All cards of directions. */
@@ -108,13 +115,6 @@ async function listed(path, none) {
     if (problem.status === 404 || problem.status === 503) return none;
     throw problem;
   }
-}
-
-/** Reward models, where this service can be asked for what they say. */
-async function rewardModels() {
-  const document = await (await ask("/openapi.json")).json();
-  if (!document.components.schemas.AnnotateRequest.properties.reward_model) return [];
-  return (await listed("/reward-models", { reward_models: [] })).reward_models.map((card) => card.id);
 }
 
 function fill(select, values, chosen = null, name = (value) => value) {

@@ -7,7 +7,7 @@ const banner = byId("problem");
 /** Say what went wrong; a missing key is asked for. */
 export function showProblem(problem) {
   if (problem.name === "AbortError") return;
-  banner.textContent = problem.message;
+  banner.textContent = `${problem.message.charAt(0).toUpperCase()}${problem.message.slice(1)}.`;
   banner.hidden = false;
   if (problem.status === 401) {
     banner.append(

@@ -7,40 +7,33 @@ export const DECISIONS = ["keep", "flip", "skip"];
 export class ReviewQueue {
   constructor(conflicts, store) {
     this.conflicts = [...conflicts].sort((a, b) => a.margin - b.margin);
+    this.lines = new Set(this.conflicts.map((conflict) => conflict.line));
     this.store = store;
-    const lines = new Set(this.conflicts.map((conflict) => conflict.line));
-    this.log = store.read().filter((made) => lines.has(made.line) && DECISIONS.includes(made.decision));
-  }
-
-  /** The latest decision by line. */
-  get decided() {
-    return new Map(this.log.map((made) => [made.line, made]));
+    this.first = null; // whose decision was taken back
+    this.take(this.log());
   }
 
   /** The conflict to decide next, the strongest first; null once all are decided. */
   get current() {
-    const decided = this.decided;
-    return this.conflicts.find((conflict) => !decided.has(conflict.line)) ?? null;
+    if (this.first && !this.decided.has(this.first.line)) return this.first;
+    return this.conflicts.find((conflict) => !this.decided.has(conflict.line)) ?? null;
   }
 
-  /** Decide the current one. */
+  /** Decide the current one. The store is read anew: another tab may have decided meanwhile. */
   decide(decision, by, at) {
     const conflict = this.current;
     if (!conflict) return null;
     const made = { line: conflict.line, decision, by, at };
-    this.log.push(made);
-    this.store.write(this.log);
+    this.keep([...this.log(), made]);
     return made;
   }
 
   /** Take back the latest decision, whose conflict is the current one again; null where there is none. */
   undo() {
-    const taken = this.log.pop() ?? null;
-    this.store.write(this.log);
-    if (taken) {
-      const index = this.conflicts.findIndex((conflict) => conflict.line === taken.line);
-      this.conflicts.unshift(...this.conflicts.splice(index, 1));
-    }
+    const log = this.log();
+    const taken = log.pop() ?? null;
+    this.keep(log);
+    if (taken) this.first = this.conflicts.find((conflict) => conflict.line === taken.line) ?? null;
     return taken;
   }
 
@@ -52,6 +45,19 @@ export class ReviewQueue {
       counts[made.decision] += 1;
     }
     return counts;
+  }
+
+  log() {
+    return this.store.read().filter((made) => this.lines.has(made.line) && DECISIONS.includes(made.decision));
+  }
+
+  keep(log) {
+    this.store.write(log);
+    this.take(log);
+  }
+
+  take(log) {
+    this.decided = new Map(log.map((made) => [made.line, made])); // the latest of a line
   }
 }
 

@@ -3,9 +3,8 @@
 import { marginScale, rulesChart, sideOf } from "/playground/charts.js";
 import { centred, plain, strengths, strongest, words } from "/playground/contributions.js";
 import { h } from "/playground/dom.js";
-import { cardOf } from "/playground/options.js";
-import { probability, signed } from "/playground/scales.js";
-import { table } from "/playground/tables.js";
+import { levelEdges } from "/playground/options.js";
+import { logistic, probability, signed } from "/playground/scales.js";
 
 const HOW_TO_READ =
   "The parts of a response add up to its score, and the difference of two scores is the margin. Safer is blue; less " +
@@ -16,14 +15,12 @@ const UNRELIABLE = "unreliable: nothing shows that it reads better than chance";
 /** Everything about one annotated pair. */
 export function pairReading(annotation, provenance) {
   const edges = levelEdges(provenance);
-  const { contributions } = annotation;
-  const sides = ["chosen", "rejected"].map((side) => ({ name: side, tokens: contributions?.[side] }));
   const parts = [
-    h("p", { class: "verdict" }, verdict(annotation, provenance, edges)),
+    verdict(annotation, provenance, edges),
     badges(annotation, provenance),
     marginScale(annotation.margin, { calibrated: provenance.calibrated, edges }),
     h("p", { class: "hint" }, scaleWords(provenance, edges)),
-    contributions ? tokensOf(sides) : null,
+    annotation.contributions ? tokensOfPair(annotation) : null,
     annotation.rules ? h("h2", {}, "What the rules say") : null,
     annotation.rules ? rulesChart(annotation.rules) : null,
     source(provenance),
@@ -31,9 +28,9 @@ export function pairReading(annotation, provenance) {
   return parts.filter(Boolean);
 }
 
-/** The margins at which the level of an answer goes up, where its direction's card is known. */
-export function levelEdges(provenance) {
-  return provenance.method === "margin" ? (cardOf(provenance.direction)?.level_edges ?? []) : [];
+/** Both responses of a pair, their tokens in colour. */
+export function tokensOfPair({ contributions }) {
+  return tokensOf(["chosen", "rejected"].map((side) => ({ name: side, tokens: contributions[side] })));
 }
 
 /** A badge of what reads no better than chance, as far as is known. */
@@ -70,8 +67,10 @@ function legend() {
 function tokenColumn({ name, tokens }, values, strong) {
   const total = values.reduce((sum, value) => sum + value, 0);
   const found = words(tokens, values);
-  const most = [...strongest(found, WORDS, true), ...strongest(found, WORDS, false)];
-  const rows = most.map((word) => [nameOf(word), h("span", { class: sideOf(word.value) }, signed(word.value))]);
+  const most = [
+    ["safer by", strongest(found, WORDS, true)],
+    ["less safe by", strongest(found, WORDS, false)],
+  ];
   return h(
     "article",
     { class: "response" },
@@ -81,8 +80,18 @@ function tokenColumn({ name, tokens }, values, strong) {
       { class: "text" },
       tokens.map((token, i) => tokenSpan(token, values[i], strong[i])),
     ),
-    table({ name: "words", caption: "What weighs most", columns: [{ row: true }, { number: true }], rows }),
+    h(
+      "dl",
+      { class: "words" },
+      most.filter(([, own]) => own.length).map(([by, own]) => [h("dt", {}, by), h("dd", {}, own.map(weighed))]),
+    ),
   );
+}
+
+/** A word with what it weighs. */
+function weighed(word) {
+  const weight = h("span", { class: `number ${sideOf(word.value)}` }, signed(word.value));
+  return [h("span", { class: "word" }, nameOf(word), " ", weight), " "];
 }
 
 function nameOf(word) {
@@ -97,15 +106,13 @@ function tokenSpan(token, value, strength) {
   return span;
 }
 
-function verdict(annotation, provenance, edges) {
-  const { margin, level, probability: chance } = annotation;
-  const likely = provenance.calibrated ? ` with probability ${probability(Math.max(chance, 1 - chance))}` : "";
+/** What a margin says, in a sentence. */
+export function verdict(annotation, provenance, edges) {
+  const { margin, level = null } = annotation;
+  const likely = provenance.calibrated ? ` with probability ${probability(logistic(Math.abs(margin)))}` : "";
   const step = level === null ? "" : `; level ${level}${edges.length ? ` of ${edges.length}` : ""}`;
-  return [
-    "Margin ",
-    h("strong", { class: sideOf(margin) }, signed(margin)),
-    `: ${says(annotation, provenance)}${likely}${step}.`,
-  ];
+  const said = `: ${says(annotation, provenance)}${likely}${step}.`;
+  return h("p", { class: "verdict" }, "Margin ", h("strong", { class: sideOf(margin) }, signed(margin)), said);
 }
 
 function says({ rules, label_conflict: conflict }, { method }) {

@@ -1,16 +1,18 @@
 // The view of a job's label conflicts, one after the other, decided by the keyboard.
 
-import { ask, askJson, save } from "/playground/api.js";
+import { askJson, save } from "/playground/api.js";
 import { marginScale } from "/playground/charts.js";
 import { byId, h } from "/playground/dom.js";
-import { readResults } from "/playground/job.js";
+import { levelEdges } from "/playground/options.js";
 import { showProblem } from "/playground/page.js";
 import { kept, reviewedRow, ReviewQueue } from "/playground/queue.js";
-import { levelEdges, pairReading } from "/playground/reading.js";
-import { rowsOf } from "/playground/streams.js";
+import { tokensOfPair, verdict } from "/playground/reading.js";
+import { pairAt, readResults, rowsWithTexts } from "/playground/results.js";
+import { counted } from "/playground/scales.js";
 
 const NAME = "safemargin.reviewer";
 const SAID = { keep: "kept", flip: "flipped", skip: "skipped" };
+const BLOB_ROWS = 1000;
 const KEYS = { k: "keep", f: "flip", s: "skip" };
 
 const status = byId("review-status");
@@ -18,18 +20,49 @@ const item = byId("review-item");
 const actions = byId("review-actions");
 const why = byId("review-why");
 const reviewer = byId("reviewer");
+const scope = byId("review-scope");
+const exporting = byId("export");
 let open = null;
 
-/** Show the conflicts of a job; those that were decided before are decided. */
+/** Show the conflicts of a job that is over; those that were decided before are decided. */
 export async function showReview(id, signal) {
   open = null;
   byId("back-to-job").href = `#/job/${id}`;
   item.replaceChildren();
+  why.replaceChildren();
+  scope.textContent = "";
+  allow(false);
+  exporting.disabled = true;
   status.textContent = "Reading the job's conflicts …";
-  const { conflicts, provenance } = await readResults(id, signal);
+  try {
+    await begin(id, signal);
+  } catch (problem) {
+    status.textContent = "";
+    throw problem;
+  }
+}
+
+async function begin(id, signal) {
+  const job = await askJson(`/jobs/${id}`, { signal });
+  if (job.status === "in_progress") {
+    status.textContent = "The job is in progress: its conflicts are here once it is over.";
+    return;
+  }
+  const { margins, conflicts, provenance } = await readResults(job, signal, (rows) => {
+    status.textContent = `Reading the job's conflicts: ${counted(rows)} of ${counted(job.request_counts.completed)} rows …`;
+  });
   if (signal.aborted) return;
-  open = { id, provenance, queue: new ReviewQueue(conflicts, kept(id)), pair: null, signal };
+  open = { id, provenance, queue: new ReviewQueue(conflicts, kept(id)), pair: null, signal, rows: margins.length };
+  scope.textContent = scopeOf(job, margins.length);
+  exporting.disabled = !margins.length;
   await showCurrent("");
+}
+
+/** What the reviewed set has in it, and what not. */
+function scopeOf(job, annotated) {
+  const left = job.request_counts.total - annotated;
+  const without = left ? ` ${counted(left)} row${left > 1 ? "s" : ""} without a margin ${left > 1 ? "are" : "is"} not.` : "";
+  return `${counted(annotated)} pair${annotated === 1 ? " is" : "s are"} in the reviewed set.${without}`;
 }
 
 async function showCurrent(said) {
@@ -37,21 +70,27 @@ async function showCurrent(said) {
   const { total, decided, keep, flip, skip } = queue.counts;
   const conflict = queue.current;
   const how = decided ? ` (${keep} kept, ${flip} flipped, ${skip} skipped)` : "";
-  const over = conflict || !total ? "" : " Nothing is left: export the reviewed set.";
-  status.textContent = `${said}${decided} of ${total} decided${how}.${over}`;
+  const over = conflict ? "" : " Nothing is left: export the reviewed set.";
+  status.textContent = total
+    ? `${said}${counted(decided)} of ${counted(total)} decided${how}.${over}`
+    : "The job has no label conflicts.";
   why.replaceChildren();
   open.pair = null;
-  for (const button of actions.querySelectorAll("button")) button.disabled = !conflict;
+  allow(Boolean(conflict));
   byId("undo").disabled = !decided;
   byId("why").hidden = open.provenance?.method !== "margin" || open.provenance.others !== null;
   if (!conflict) {
     item.replaceChildren();
     return;
   }
-  const pair = await textOf(id, conflict.line, signal);
+  const pair = await pairAt(id, conflict.line, signal);
   if (open?.queue !== queue || queue.current !== conflict) return;
   open.pair = pair;
   item.replaceChildren(...reviewed(conflict, pair));
+}
+
+function allow(deciding) {
+  for (const button of actions.querySelectorAll("button")) button.disabled = !deciding;
 }
 
 function reviewed(conflict, pair) {
@@ -76,15 +115,9 @@ function reviewed(conflict, pair) {
       side("labelled chosen", pair.chosen[0].content),
       side("labelled rejected", pair.rejected[0].content),
     ),
+    verdict({ margin: conflict.margin, label_conflict: true }, provenance, []),
     marginScale(conflict.margin, { calibrated: provenance.calibrated, edges: levelEdges(provenance) }),
   ];
-}
-
-/** The pair of a line: the first row after the line before it. */
-async function textOf(id, line, signal) {
-  for await (const row of rowsOf(await ask(`/jobs/${id}/results?format=trl&cursor=${line - 1}`, { signal })))
-    return row;
-  throw new Error("this row is not there any more");
 }
 
 async function decide(decision) {
@@ -105,44 +138,58 @@ async function undo() {
 }
 
 async function explain() {
-  if (!open?.pair) return;
+  if (!open?.pair || byId("why").hidden) return;
   const { pair, provenance } = open;
   const asked = { prompt: pair.prompt, chosen: pair.chosen[0].content, rejected: pair.rejected[0].content };
   const answer = await askJson("/annotate", {
     method: "POST",
     json: { pairs: [asked], direction: provenance.direction, contributions: true, truncate: true },
   });
-  if (open?.pair === pair) why.replaceChildren(...pairReading(answer.annotations[0], answer.provenance));
+  if (open?.pair === pair) why.replaceChildren(tokensOfPair(answer.annotations[0]));
 }
 
-/** The set as it is labelled now, a line a pair, joined from the job's two streams of the same rows. */
+/** The set as it is labelled now, a line a pair; what is done of it lies in blobs, which a browser may keep on disk. */
 async function exportSet() {
-  const { id, queue, signal } = open;
-  const decided = queue.decided;
-  const [raw, trainer] = await Promise.all(
-    ["raw", "trl"].map((format) => ask(`/jobs/${id}/results?format=${format}`, { signal })),
-  );
-  const texts = rowsOf(trainer);
-  const lines = [];
-  for await (const row of rowsOf(raw)) {
-    const { value } = await texts.next();
-    lines.push(`${JSON.stringify(reviewedRow(row, value, decided.get(row.line)))}\n`);
+  const { id, queue, signal, rows } = open;
+  const { decided } = queue;
+  const before = scope.textContent;
+  const done = [];
+  let lines = [];
+  exporting.disabled = true;
+  try {
+    const tell = (count) => (scope.textContent = `Exporting: ${counted(count)} of ${counted(rows)} rows …`);
+    for await (const [raw, trainer] of rowsWithTexts(id, signal, tell)) {
+      lines.push(`${JSON.stringify(reviewedRow(raw, trainer, decided.get(raw.line)))}\n`);
+      if (lines.length === BLOB_ROWS) {
+        done.push(new Blob(lines));
+        lines = [];
+      }
+    }
+  } finally {
+    if (open?.queue === queue) {
+      exporting.disabled = false;
+      scope.textContent = before;
+    }
   }
-  save(new Blob(lines, { type: "application/x-ndjson" }), `reviewed-${id}.jsonl`);
+  save(new Blob([...done, ...lines], { type: "application/x-ndjson" }), `reviewed-${id}.jsonl`);
 }
 
 reviewer.value = localStorage.getItem(NAME) ?? "";
-reviewer.addEventListener("change", () => localStorage.setItem(NAME, reviewer.value.trim()));
+reviewer.addEventListener("input", () => localStorage.setItem(NAME, reviewer.value.trim()));
+reviewer.addEventListener("keydown", (event) => {
+  if (event.key === "Enter") byId("main").focus({ preventScroll: true }); // where the letters decide again
+});
 actions.addEventListener("click", (event) => {
   const { decision } = event.target.closest("button")?.dataset ?? {};
   if (decision) decide(decision).catch(showProblem);
 });
 byId("undo").addEventListener("click", () => undo().catch(showProblem));
 byId("why").addEventListener("click", () => explain().catch(showProblem));
-byId("export").addEventListener("click", () => open && exportSet().catch(showProblem));
+exporting.addEventListener("click", () => open && exportSet().catch(showProblem));
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, dialog");
-  if (byId("review-item").closest("section").hidden || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const command = event.repeat || event.ctrlKey || event.metaKey || event.altKey;
+  if (byId("review-item").closest("section").hidden || typing || command) return;
   const pressed = event.key.toLowerCase();
   const work = KEYS[pressed] ? () => decide(KEYS[pressed]) : { u: undo, w: explain }[pressed];
   if (!work) return;

@@ -29,8 +29,8 @@ export function niceStep(span, most) {
   return factor * power;
 }
 
-/** Half the width of a scale around zero that holds a value: six log-odds, or twice as many until it fits. */
-export function reach(value, least = 6) {
+/** Half the width of a scale around zero that holds a value: three log-odds, or twice as many until it fits. */
+export function reach(value, least = 3) {
   let width = least;
   while (Math.abs(value) > width) width *= 2;
   return width;
@@ -46,4 +46,14 @@ export function ticks(width) {
   const step = niceStep(2 * width, 6);
   const count = Math.floor(width / step + 1e-9);
   return Array.from({ length: 2 * count + 1 }, (_, i) => (i - count) * step);
+}
+
+/** A count with its thousands apart: 100,000. */
+export function counted(value) {
+  return value.toLocaleString("en");
+}
+
+/** When a job was made, as the reader's country writes it. */
+export function timeOf(job) {
+  return new Date(1000 * job.created_at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }

@@ -78,7 +78,7 @@ class Targets(BaseModel):
 @router.get("/metrics/workers", summary="Where the metrics of the workers are")
 async def worker_metrics(service: ServiceDep) -> list[Targets]:
     """Every live worker's, for `http_sd_configs` of Prometheus."""
-    return [Targets(targets=[worker.metrics_at for worker in await service.workers()])]
+    return [Targets(targets=[worker.metrics_at]) for worker in await service.workers()]
 
 
 async def _look_at_queue(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Settings from the environment, under the names that the README gives."""
+"""Settings from the environment, under the names that docs/settings.md gives."""
 
 from pathlib import Path
 

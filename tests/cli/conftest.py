@@ -9,16 +9,13 @@ from app.client import Client
 from cli import annotate as command
 from tests.app.client.service import Clock, Service, dataset
 from tests.cli.bench import Bench
+from tests.running import home_with_models
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new `SAFEMARGIN_HOME` that shares the user's converted models."""
-    folder = tmp_path_factory.mktemp("home")
-    models = Path("~/.safemargin/models").expanduser()
-    models.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(models)
-    return folder
+    """A new `SAFEMARGIN_HOME` that shares the user's converted models, and the cache of fits of this run."""
+    return home_with_models(tmp_path_factory)
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_a_file_without_a_pair_is_refused_with_the_reason(visit: Open) -> None:
     page.get_by_label("File of pairs").set_input_files({"name": "x", "mimeType": "text/plain", "buffer": b"{}\n"})
     with page.expect_response("**/files?*"):
         page.get_by_role("button", name="Upload and annotate").click()
-    expect(page.get_by_role("alert")).to_contain_text("no row of the file is a pair")
+    expect(page.get_by_role("alert")).to_contain_text("No row of the file is a pair")
 
 
 def test_a_finished_job_has_its_margins_as_a_histogram(job: Page, api: httpx.Client, shoot: Shoot) -> None:
@@ -161,6 +161,50 @@ def check_export(rows: list[dict[str, Any]], conflicts: list[dict[str, Any]]) ->
     assert flipped["margin"] == pytest.approx(-conflicts[1]["annotation"]["margin"])
     assert (kept["chosen"], kept["rejected"], kept["id"]) == (other["chosen"], other["rejected"], other["id"])
     assert (kept["label_conflict"], flipped["label_conflict"]) == (True, False)
+
+
+def test_the_reviewed_set_says_which_rows_are_not_in_it(visit: Open) -> None:
+    page = visit("/#/files")
+    upload(page, [*ROWS[:4], {"prompt": "Hello?"}, ROWS[5] | {"prompt": "word " * 400}])
+    page.get_by_role("link", name="Review").click()
+    expect(page.locator("#review-scope")).to_have_text(
+        "4 pairs are in the reviewed set. 2 rows without a margin are not."
+    )
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Export the reviewed set").click()
+    assert len(saved.value.path().read_text().splitlines()) == 4
+    expect(page.locator("#review-scope")).to_contain_text("4 pairs are in the reviewed set")
+
+
+def test_a_job_is_reviewed_once_it_is_over(visit: Open, gate: threading.Semaphore) -> None:
+    page = visit("/#/files")
+    upload(page, ROWS[:3])
+    expect(page.locator("#job-status")).to_contain_text("In progress")
+    page.goto(page.url.replace("#/job/", "#/review/"))
+    expect(page.locator("#review-status")).to_contain_text("The job is in progress")
+    expect(page.get_by_role("button", name="Export the reviewed set")).to_be_disabled()
+    gate.release(3)
+
+
+def test_two_tabs_of_one_browser_lose_no_decision_of_each_other(job: Page, api: httpx.Client) -> None:
+    second = conflicts_of(job, api)[1]["line"]
+    job.get_by_role("link", name="Review").click()
+    other = job.context.new_page()
+    other.goto(job.url)
+    for page in (job, other):
+        page.locator("#review-item .response").first.wait_for()
+        page.get_by_label("Your name").fill("Ada")
+        page.locator("#main").focus()
+    job.keyboard.press("k")
+    expect(job.locator("#review-status")).to_contain_text("1 of 15 decided")
+    other.keyboard.press("s")
+    expect(other.locator("#review-status")).to_contain_text("1 of 15 decided (0 kept, 0 flipped, 1 skipped)")
+    expect(other.locator("#review-item h2")).to_contain_text(f"Line {second} ")
+    other.keyboard.press("f")
+    expect(other.locator("#review-status")).to_contain_text("2 of 15 decided")
+    job.reload()
+    expect(job.get_by_label("Your name")).to_have_value("Ada")
+    expect(job.locator("#review-status")).to_contain_text("2 of 15 decided (0 kept, 1 flipped, 1 skipped)")
 
 
 def test_a_reviewer_sees_why(job: Page) -> None:

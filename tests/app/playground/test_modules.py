@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.app.playground.conftest import Open
 
+README = Path(__file__).parents[3] / "README.md"
 Run = Callable[..., Any]
 
 
@@ -36,7 +38,7 @@ def test_the_logistic_does_not_overflow(run: Run) -> None:
 
 
 def test_a_scale_has_zero_in_its_middle_and_holds_its_value(run: Run) -> None:
-    assert run("scales", "[0, 5.9, -6.1, 100].map((v) => m.reach(v))") == [6, 6, 12, 192]
+    assert run("scales", "[0, 2.9, -3.1, 100].map((v) => m.reach(v))") == [3, 3, 6, 192]
     assert run("scales", "m.ticks(6)") == [-6, -4, -2, 0, 2, 4, 6]
     assert run("scales", "[-9, -6, 0, 3].map((v) => m.place(v, 6))") == [0, 0, 0.5, 0.75]
 
@@ -151,3 +153,19 @@ def test_a_flipped_row_has_its_responses_exchanged_and_its_margin_negated(run: R
 def test_damaged_decisions_do_not_stop_the_review(run: Run) -> None:
     expression = "m.kept('j', { getItem: () => x }).read()"
     assert [run("queue", expression, text) for text in ("{", '{"a": 1}', None, "[1]")] == [[], [], [], [1]]
+
+
+def test_the_first_example_is_the_one_of_the_readme(run: Run) -> None:
+    first = run("examples", "m.PAIRS[0]")
+    readme = README.read_text()
+    assert all(first[field] in readme for field in ("prompt", "chosen", "rejected"))
+
+
+def test_rows_of_the_example_file_have_ids_of_their_own_and_some_have_their_labels_exchanged(run: Run) -> None:
+    rows, pairs = run("examples", "[m.exampleRows(), m.PAIRS]")
+    assert len({row["id"] for row in rows}) == len(rows) > 50
+    assert len({(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in rows}) == len(rows)
+    wrong = next(pair for pair in pairs if pair["name"] == "A label that looks wrong")
+    same = [row for row in rows if row["prompt"] == wrong["prompt"]]
+    assert wrong["chosen"] in {row["chosen"] for row in same}
+    assert wrong["rejected"] in {row["chosen"] for row in same}

@@ -1,5 +1,6 @@
 """The page as a whole: keys, reports, and what makes it usable by everybody."""
 
+import json
 from typing import Any
 
 import pytest
@@ -30,12 +31,13 @@ CONTRAST = """
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
-    const skipped = !element.checkVisibility() || element.closest("svg, option, :disabled, .unseen");
+    const skipped = !element.checkVisibility() || element.closest("svg title, option, :disabled, .unseen");
     if (skipped || !texts.currentNode.data.trim()) continue;
     const layers = [];
     for (let at = element; at; at = at.parentElement) layers.unshift(getComputedStyle(at).backgroundColor);
     const behind = over(layers);
-    const front = over([...layers, getComputedStyle(element).color]);
+    const { fill, color } = getComputedStyle(element);
+    const front = over([...layers, element.closest("svg") ? fill : color]);
     const [a, b] = [light(behind), light(front)].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
     if (ratio < 4.5) poor.push(`${element.className || element.tagName}: ${ratio.toFixed(2)}`);
@@ -62,8 +64,22 @@ def test_text_stands_out_from_what_is_behind_it(visit: Open, scheme: Any) -> Non
     page = visit(color_scheme=scheme)
     with_a_result(page)
     assert page.evaluate(CONTRAST) == []
-    page.goto(page.url.split("#")[0] + "#/directions")
+    home = page.url.split("#")[0]
+    page.goto(home + "#/directions")
     page.locator("#direction-list table").wait_for()
+    assert page.evaluate(CONTRAST) == []
+    page.goto(home + "#/responses")
+    page.get_by_role("button", name="Order by safety").click()
+    page.locator("#responses-result .token").first.wait_for()
+    assert page.evaluate(CONTRAST) == []
+    page.goto(home + "#/files")
+    page.get_by_role("button", name="Use the example pairs").click()
+    page.locator("#job-result .figures").wait_for()
+    assert page.evaluate(CONTRAST) == []
+    page.get_by_role("link", name="Review").click()
+    page.locator("#review-item .response").first.wait_for()
+    page.keyboard.press("w")
+    page.locator("#review-why .token").first.wait_for()
     assert page.evaluate(CONTRAST) == []
 
 
@@ -91,6 +107,35 @@ def test_a_narrow_screen_is_not_scrolled_sideways(visit: Open, shoot: Shoot) -> 
     with_a_result(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     shoot(page, "narrow")
+    page.get_by_role("link", name="Directions").click()
+    page.locator("#direction-list table").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_service_that_is_busy_says_when_to_come_back(visit: Open, shoot: Shoot) -> None:
+    page = visit()
+    full = {"detail": "the queue is full", "errors": [{"pointer": "/pairs", "detail": "too many"}]}
+    busy = {"status": 503, "headers": {"Retry-After": "7"}, "content_type": "application/problem+json"}
+    page.route("**/annotate", lambda route: route.fulfill(**busy, body=json.dumps(full)))
+    page.get_by_role("button", name="Annotate").click()
+    expect(page.get_by_role("alert")).to_have_text("The queue is full; too many (/pairs); try again in 7 s.")
+    shoot(page, "busy")
+
+
+def test_a_service_that_becomes_ready_is_used_without_a_reload(visit: Open) -> None:
+    page = visit()
+    away = {"status": 503, "content_type": "application/problem+json", "body": json.dumps({"detail": "no worker"})}
+    for path in ("**/readyz", "**/directions"):
+        page.route(path, lambda route: route.fulfill(**away))
+    page.clock.install()
+    page.reload()
+    directions = page.locator("#options [name=direction] option")
+    expect(page.locator("#health")).to_have_text("not ready")
+    expect(directions).to_have_count(0)
+    page.unroute_all()
+    page.clock.run_for(15_000)
+    expect(page.locator("#health")).to_have_text("ready, 1 worker")
+    expect(directions).to_have_count(2)
 
 
 def test_results_are_announced(visit: Open) -> None:
@@ -114,7 +159,7 @@ def test_a_service_that_asks_for_keys_is_used_with_one(
     _, text = Keys(station.registry.artifacts).create("browser", "team-a", ["annotate"])
     with served(config.model_copy(update={"auth": True})) as url:
         page = visit(url=url)
-        expect(page.get_by_role("alert")).to_contain_text("an API key is needed")
+        expect(page.get_by_role("alert")).to_contain_text("An API key is needed")
         page.get_by_role("button", name="Enter a key").click()
         shoot(page, "key")
         page.get_by_label("Key", exact=True).fill(text)
@@ -129,5 +174,5 @@ def test_a_service_that_asks_for_keys_is_used_with_one(
         assert page.evaluate("localStorage.length") == 0, "a key outlives no tab"
         page.get_by_role("button", name="API key").click()
         page.get_by_role("button", name="Forget it").click()
-        expect(page.get_by_role("alert")).to_contain_text("an API key is needed")
+        expect(page.get_by_role("alert")).to_contain_text("An API key is needed")
         page.context.close()
