@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
+LABEL_STUDIO ?= .labelstudio
+LABEL_STUDIO_VERSION := 1.23.2
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve demo test soak fuzz check openapi bench memory overload quality clean
+.PHONY: help install install-dev serve demo test test-labelstudio soak fuzz check openapi bench memory overload quality clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Create .venv and install the service
 
@@ -34,6 +36,13 @@ demo: install ## Start, annotate examples/pairs.jsonl over HTTP, print a table, 
 
 test: install-dev ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+$(LABEL_STUDIO)/bin/label-studio:
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/pip --disable-pip-version-check -q install label-studio==$(LABEL_STUDIO_VERSION)
+
+test-labelstudio: install-dev $(LABEL_STUDIO)/bin/label-studio ## Run a real Label Studio beside the service (LABEL_STUDIO=venv that has one)
+	SAFEMARGIN_LABEL_STUDIO=$(abspath $(LABEL_STUDIO))/bin/label-studio $(BIN)/python -m pytest tests/labelstudio
 
 soak: install-dev ## Kill workers, queue and API for a long time while a file is annotated
 	SAFEMARGIN_SOAK_ROUNDS=10 $(BIN)/python -m pytest tests/cli/test_chaos.py
@@ -64,4 +73,4 @@ quality: install ## Measure how well directions read DATA=folder of JSONL files
 	$(BIN)/python -m benchmarks.quality $(DATA)
 
 clean: ## Remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .labelstudio .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -125,8 +125,7 @@ async def answer(service: Service, job_id: str, patience: Patience, *, keep: boo
     """
     if not patience.seconds and not keep:  # however soon it is done: who wants no answer now gets none
         return accepted(job_id, await run_in_threadpool(service.jobs.job, job_id), patience.applied)
-    await service.completions.wait(service.jobs, job_id, patience.seconds)
-    job, result = await run_in_threadpool(_outcome, service, job_id)
+    job, result = await outcome(service, job_id, patience.seconds)
     if job is None or job.status == "in_progress":
         return accepted(job_id, job, patience.applied)
     over = service.jobs.drop if not keep else partial(service.jobs.shorten, seconds=service.settings.repeat_seconds)
@@ -143,8 +142,13 @@ async def answer(service: Service, job_id: str, patience: Patience, *, keep: boo
     return Response(result.model_dump_json(), media_type="application/json", background=after)
 
 
+async def outcome(service: Service, job_id: str, seconds: float) -> tuple[Job | None, BaseModel | None]:
+    """A job once it is over, or as it is after `seconds`; its result where it is completed and has not expired."""
+    await service.completions.wait(service.jobs, job_id, seconds)
+    return await run_in_threadpool(_outcome, service, job_id)
+
+
 def _outcome(service: Service, job_id: str) -> tuple[Job | None, BaseModel | None]:
-    """A job, and its result where it is completed and has not expired."""
     job, kept = service.jobs.job_and_answers(job_id)
     there = job is not None and job.status == "completed" and not _expired(job)
     return job, service.answers(job_id).whole(job, kept) if job and there else None

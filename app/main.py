@@ -23,6 +23,7 @@ from app.routes import (
     files,
     health,
     jobs,
+    labelstudio,
     playground,
     rewarding,
     rewards,
@@ -95,6 +96,7 @@ def create_app(config: Settings | None = None) -> FastAPI:
         alignments,
         rewards,
         rewarding,
+        labelstudio,
         health,
         playground,
     )

@@ -10,6 +10,7 @@ from app.jobs.load import Waiting
 from app.memory import available_bytes, resident_bytes
 
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_AGREEMENTS = ("agrees", "disagrees", "unknown")
 _OUTCOMES = ("delivered", "retried", "given_up", "refused")
 _HOST, _QUEUE = "host", "queue"
 
@@ -35,6 +36,11 @@ class Metrics:
         )
         for outcome in _OUTCOMES:
             self.webhook_deliveries.labels(outcome)
+        self.labelstudio_annotations = self._counter(
+            "labelstudio_annotations", "Annotations made in Label Studio, by what the margin says of them.", "margin"
+        )
+        for agreement in _AGREEMENTS:
+            self.labelstudio_annotations.labels(agreement)
         self._tokens = self._gauge("waiting_tokens", "Estimated tokens in the queues that are not answered.", "queue")
         self._jobs = self._gauge("waiting_jobs", "Jobs with chunks that nobody has taken.", "queue")
         self._oldest = self._gauge("oldest_wait_seconds", "How long the oldest job waits to be begun.", "queue")

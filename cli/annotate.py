@@ -27,9 +27,9 @@ from cli.meter import Meter
 from cli.stack import Stack, StackFailed
 from cli.workfile import Order, WorkFile, WorkRefused, beside, digest
 
-_FAILED, _USAGE, _SOME_FAILED, _TEMPORARY = 1, 2, 3, os.EX_TEMPFAIL
+FAILED, USAGE, SOME_FAILED, TEMPORARY = 1, 2, 3, os.EX_TEMPFAIL
 _FINAL = {400, 404, 413, 422}  # the same command would be refused again
-_INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED = 128 + signal.SIGINT
 _STDOUT = Path("-")
 _RAW = "the margins are raw, on no scale of a reward's"
 
@@ -83,9 +83,9 @@ def annotate(
     target = None if output == _STDOUT else output
     errors = errors or (beside(target, "errors.jsonl") if target else None)
     _refuse_odd_paths(data, target, errors)
-    _refuse_odd_url(url)
+    refuse_odd_url(url)
     chosen = direction[0] if direction and len(direction) == 1 else direction or DEFAULT
-    _refuse_odd_direction(chosen)
+    refuse_odd_direction(chosen)
     asked = judging(method, explain, rules or [], alignment, reward_model)
     if url is None:
         refuse_missing(asked)
@@ -107,24 +107,24 @@ def annotate(
             try:
                 _annotate(data, work, failures, url, patience, console)
             except KeyboardInterrupt:
-                raise _ended(_interrupted(work, url), _INTERRUPTED) from None
+                raise ended(_interrupted(work, url), INTERRUPTED) from None
             except (ServiceError, Unreachable, DatasetFailed, StackFailed, OSError) as error:
-                raise _ended(_reason(error, target), _status(error)) from error
+                raise ended(_reason(error, target), exit_status(error)) from error
     except KeyboardInterrupt:
-        raise _ended("interrupted", _INTERRUPTED) from None
+        raise ended("interrupted", INTERRUPTED) from None
     except (WorkRefused, OSError) as error:
-        raise _ended(_reason(error, None), _USAGE if isinstance(error, WorkRefused) else _FAILED) from error
+        raise ended(_reason(error, None), USAGE if isinstance(error, WorkRefused) else FAILED) from error
     _warn_if_uncalibrated(work)
     if failures.count:
         where = f"; {errors} says why" if errors else f": {', '.join(failures.first)}"
-        raise _ended(f"{failures.count} rows could not be annotated{where}", _SOME_FAILED)
+        raise ended(f"{failures.count} rows could not be annotated{where}", SOME_FAILED)
 
 
 def _annotate(
     data: Path, work: WorkFile, failures: Failures, url: str | None, patience: float, console: Console
 ) -> None:
     meter = Meter(console, live=console.is_terminal and not _crowded(work), before=lambda: work.state.before)
-    with _service(url, console) as (reached, stack):
+    with running_service(url, console) as (reached, stack):
 
         def show(job: Job) -> None:
             if stack is not None:
@@ -165,7 +165,7 @@ def connect(url: str, patience: float, sleep: Callable[[float], None]) -> Client
 
 
 @contextmanager
-def _service(url: str | None, console: Console) -> Iterator[tuple[str, Stack | None]]:
+def running_service(url: str | None, console: Console) -> Iterator[tuple[str, Stack | None]]:
     """Where the service is: the one named, or one that lives as long as this."""
     if url is not None:
         yield url, None
@@ -189,16 +189,18 @@ def _refuse_odd_paths(data: Path, target: Path | None, errors: Path | None) -> N
         raise typer.BadParameter("input, output and errors must be different files", param_hint="--output")
 
 
-def _refuse_odd_url(url: str | None) -> None:
+def refuse_odd_url(url: str | None, option: str = "--url") -> None:
+    """Refuse what is no address of a service."""
     try:
         odd = url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname)
     except ValueError:
         odd = True
     if odd:
-        raise typer.BadParameter("must be like http://host:8000", param_hint="--url")
+        raise typer.BadParameter("must be like http://host:8000", param_hint=option)
 
 
-def _refuse_odd_direction(chosen: str | list[str]) -> None:
+def refuse_odd_direction(chosen: str | list[str]) -> None:
+    """Refuse what is no id of a direction, or the same twice."""
     known: TypeAdapter[str | list[str]] = TypeAdapter(Directions)
     try:
         known.validate_python(chosen)
@@ -231,11 +233,13 @@ def _reason(error: Exception, target: Path | None) -> str:
     return f"{error}{again}" if isinstance(error, ServiceError) and error.status not in _FINAL else str(error)
 
 
-def _status(error: Exception) -> int:
+def exit_status(error: Exception) -> int:
+    """Whether it is worth trying again later."""
     temporary = isinstance(error, Unreachable) or (isinstance(error, ServiceError) and error.status in RETRIED)
-    return _TEMPORARY if temporary else _FAILED
+    return TEMPORARY if temporary else FAILED
 
 
-def _ended(text: str, status: int) -> typer.Exit:
+def ended(text: str, status: int) -> typer.Exit:
+    """To be raised: says why on stderr, and ends the command with a status."""
     typer.echo(f"safemargin: {text}", err=True)
     return typer.Exit(status)

@@ -14,6 +14,7 @@ from cli import (
     experiment,
     generate,
     keys,
+    labelstudio,
     rewardreport,
     rules,
     serve,
@@ -32,6 +33,7 @@ app.add_typer(rules.app, name="rules")
 app.add_typer(train.app, name="train")
 app.add_typer(rewardreport.app, name="evaluate")
 app.add_typer(experiment.app, name="experiment")
+app.add_typer(labelstudio.app, name="labelstudio")
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
 
