@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 FOLDER = Path(__file__).parents[1] / "playground"
 
@@ -26,16 +26,8 @@ router = APIRouter(include_in_schema=False)
 class Assets(StaticFiles):
     """The page's scripts and styles. They are open to everybody: what they show is asked for with the caller's key."""
 
-    path = "/playground"
-    """The route that logs and metrics name."""
-
     def __init__(self) -> None:
         super().__init__(directory=FOLDER)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as a route of one name, however many files there are."""
-        scope["route"] = self
-        await super().__call__(scope, receive, send)
 
     def file_response(
         self, full_path: "os.PathLike[str] | str", stat_result: os.stat_result, scope: Scope, status_code: int = 200

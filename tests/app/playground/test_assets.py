@@ -39,14 +39,6 @@ def test_nothing_else_is_served(client: TestClient, path: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_all_files_are_one_route_to_the_metrics(client: TestClient) -> None:
-    client.get("/playground/main.js")
-    client.get("/playground/nothing.js")
-    told = client.get("/metrics").text
-    for status in (200, 404):
-        assert re.search(rf'http_requests_total{{method="GET",route="/playground",status="{status}"}} [1-9]', told)
-
-
 def test_the_page_needs_no_key(connect: Connect) -> None:
     guarded = connect(auth=True)
     assert guarded.get("/").status_code == 200
