@@ -72,9 +72,8 @@ class Access:
 def _asked(scope: Scope) -> tuple[str, str]:
     """Method and route, each one of a few: a client may send any word for a method, and any path."""
     found = scope.get("route")
-    if found is None:
-        return "any", scope.get("root_path") or "unmatched"  # the former is where the page's files are mounted
-    return scope["method"] if scope["method"] in found.methods else "any", found.path
+    known = scope["method"] in (getattr(found, "methods", None) or ())
+    return scope["method"] if known else "any", getattr(found, "path", "unmatched")
 
 
 def _named(scope: Scope) -> str | None:

@@ -27,7 +27,8 @@ class Assets(StaticFiles):
     """The page's scripts and styles. They are open to everybody: what they show is asked for with the caller's key."""
 
     path = "/playground"
-    """The route that logs and metrics name."""
+    methods = frozenset({"GET", "HEAD"})
+    """The route that logs and metrics name, and what it can be asked."""
 
     def __init__(self) -> None:
         super().__init__(directory=FOLDER)

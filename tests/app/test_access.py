@@ -66,7 +66,7 @@ def test_files_of_the_page_are_one_route(client: TestClient) -> None:
     client.get("/playground/nothing.js")
     text = client.get("/metrics").text
     for status in (200, 404):
-        assert f'safemargin_http_requests_total{{method="any",route="/playground",status="{status}"}} 1.0' in text
+        assert f'safemargin_http_requests_total{{method="GET",route="/playground",status="{status}"}} 1.0' in text
 
 
 def test_a_method_that_a_client_has_invented_makes_no_series_of_its_own(client: TestClient) -> None:
