@@ -134,7 +134,7 @@ def test_what_the_store_does_not_have_is_said_before_a_service_is_started(
 ) -> None:
     monkeypatch.setenv("SAFEMARGIN_ARTIFACTS", str(tmp_path / "store"))
     monkeypatch.delenv("SAFEMARGIN_URL", raising=False)
-    monkeypatch.setattr(command, "_service", lambda *_: pytest.fail("a service is started"))
+    monkeypatch.setattr(command, "running_service", lambda *_: pytest.fail("a service is started"))
     settings.cache_clear()
     calm = Rule(id="calm", category="tone", text="The response stays calm.")
     RulePools(Artifacts(str(tmp_path / "store"))).add("mine", RulePool(rules=[calm]))
