@@ -14,6 +14,7 @@ from tests.docs.likeness import Names, differences, filled_in
 
 ROOT = Path(__file__).parents[2]
 _SERVES = re.compile(r"^(?P<settings>(?:\w+=\S+ )*)(?:safemargin|make) serve$")
+_SHOWN = 1_000
 _READY = re.compile(r"ready at http://(\S+)")
 
 
@@ -58,7 +59,7 @@ class Reader:
                 continue
             wrong = list(differences(example.answer.language, example.answer.text, got, names))
             if wrong:
-                raise PageWrong(f"line {example.answer.line}: " + "; ".join(wrong))
+                raise PageWrong(f"line {example.answer.line}: {'; '.join(wrong)}; what came is {got[:_SHOWN]}")
 
     def close(self) -> None:
         """Stop the services."""
