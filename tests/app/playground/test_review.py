@@ -229,8 +229,8 @@ def test_results_and_texts_that_do_not_fit_together_make_no_file(
         return route.fulfill(response=whole, body="".join(damage(whole.text().splitlines(keepends=True))))
 
     job.route("**/results?format=*", worse)
-    saved: list[Any] = []
-    job.on("download", saved.append)
+    saved: list[str] = []
+    job.on("download", lambda download: saved.append(download.url))
     export = job.get_by_role("button", name="Export the reviewed set")
     export.click()
     expect(job.get_by_role("alert")).to_contain_text(f"do not fit together {said}: nothing was saved")
