@@ -109,8 +109,8 @@ class AsyncClient:
             await self._sleep(pause.seconds)
 
     async def cancel(self, job_id: str) -> None:
-        """Stop a job."""
-        await self._run(plans.deleted(plans.job_path(job_id)))
+        """Stop a job; one that is over stays as it is."""
+        await self._run(plans.cancelled(job_id))
 
     async def directions(self) -> DirectionList:
         """Directions that can be used now."""

@@ -49,8 +49,8 @@ def _insist(call: Call, retries: Retries) -> Plan[httpx.Response]:
 
 
 def _in_hand(call: Call, response: httpx.Response) -> bool:
-    """Whether the answer says that the same request, sent before, is a job already."""
-    return call.method == "POST" and response.status_code == 409 and "location" in response.headers
+    """Whether the answer says that the same request, sent before, is a job already, or that a job is over already."""
+    return response.status_code == 409 and (call.method == "DELETE" or "location" in response.headers)
 
 
 def answered(path: str, body: Mapping[str, Any], model: type[M]) -> Plan[M]:
@@ -99,9 +99,9 @@ def found(path: str, model: type[M]) -> Plan[M]:
     return _read(model, (yield Call("GET", path)))
 
 
-def deleted(path: str) -> Plan[None]:
-    """DELETE something."""
-    yield Call("DELETE", path)
+def cancelled(job_id: str) -> Plan[None]:
+    """DELETE a job, but none that is over: it may have ended meanwhile, or by this request, sent before."""
+    yield Call("DELETE", job_path(job_id), {"cancel": "true"})
 
 
 def job_path(job_id: str) -> str:

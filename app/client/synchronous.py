@@ -131,8 +131,8 @@ class Client:
             self._sleep(pause.seconds)
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job."""
-        self._run(plans.deleted(plans.job_path(job_id)))
+        """Stop a job; one that is over stays as it is."""
+        self._run(plans.cancelled(job_id))
 
     def directions(self) -> DirectionList:
         """Directions that can be used now."""

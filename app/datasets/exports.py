@@ -1,4 +1,4 @@
-"""Annotated pairs as rows for trainers and for analysis, and rows as a Parquet file that streams.
+"""Annotated pairs as rows for trainers and for analysis, and rows as lines of JSON or a Parquet file that stream.
 
 A trainer's row has a prompt of its own and only the responses beside it, as lists of messages, because the prompt of a
 pair is a user's turn: both TRL's RewardTrainer and OpenRLHF's RewardDataset (with `--data.prompt_key prompt` and
@@ -9,6 +9,7 @@ pair is a user's turn: both TRL's RewardTrainer and OpenRLHF's RewardDataset (wi
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,6 +19,7 @@ from app.schemas.pairs import Pair
 Format = Literal["raw", "trl", "openrlhf"]
 Exported = dict[str, Any]
 
+_BLOCK_BYTES = 1 << 16
 _GROUP_ROWS = 4096
 _GROUP_BYTES = 1 << 25
 _PIECE_ROWS = 64
@@ -51,6 +53,18 @@ def raw_row(line: int, annotation: Annotation, provenance: Provenance) -> Export
 def schema(format: Format) -> pa.Schema:
     """Columns and types of a format in Parquet, the same for every file; tokens' contributions are in JSON alone."""
     return _RAW if format == "raw" else _TRAINER
+
+
+def json_stream(rows: Iterable[Exported]) -> Iterator[bytes]:
+    """Rows as lines of JSON, many at a time: every block that is sent costs a turn of the event loop."""
+    block = bytearray()
+    for row in rows:
+        block += orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        if len(block) >= _BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
 
 
 def parquet_stream(rows: Iterable[Exported], columns: pa.Schema) -> Iterator[bytes]:

@@ -1,5 +1,7 @@
 // The service: asked with the caller's key, its problems as errors that people can read.
 
+import { ofTab } from "/playground/storage.js";
+
 const KEY = "safemargin.key";
 
 /** What the service refused, or could not do. */
@@ -15,13 +17,18 @@ export class Problem extends Error {
 
 /** The key of this tab; empty where there is none. */
 export function key() {
-  return sessionStorage.getItem(KEY) ?? "";
+  return ofTab.get(KEY) ?? "";
 }
 
 /** Use a key from now on in this tab; an empty one is forgotten. */
 export function useKey(text) {
-  if (text) sessionStorage.setItem(KEY, text);
-  else sessionStorage.removeItem(KEY);
+  if (text) ofTab.set(KEY, text);
+  else ofTab.forget(KEY);
+}
+
+/** Where a job is, or a part of it; the id may be whatever stood in the page's address. */
+export function placeOf(id, part = "") {
+  return `/jobs/${encodeURIComponent(id)}${part}`;
 }
 
 /** An answer; throws a `Problem` for any but success. */

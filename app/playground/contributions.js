@@ -1,6 +1,7 @@
 // What tokens contribute, as it is drawn.
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
+const largestOf = (values) => values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
 const mean = (values) => (values.length ? sum(values) / values.length : 0);
 
 /**
@@ -30,7 +31,7 @@ export function plain(responses) {
 
 /** How strongly each of some values is coloured, from 0 to 1, against the largest of all; small ones are still seen. */
 export function strengths(values) {
-  const largest = Math.max(0, ...values.flat().map(Math.abs));
+  const largest = largestOf(values.map(largestOf));
   return values.map((own) => own.map((value) => (largest ? Math.sqrt(Math.abs(value) / largest) : 0)));
 }
 

@@ -1,6 +1,6 @@
 // The view of one job: its progress as it happens, and what came of it.
 
-import { ask, askJson, download } from "/playground/api.js";
+import { ask, askJson, download, placeOf } from "/playground/api.js";
 import { histogramChart } from "/playground/charts.js";
 import { byId, h } from "/playground/dom.js";
 import { bins, median } from "/playground/histogram.js";
@@ -25,6 +25,7 @@ export async function showJob(id, signal) {
   shown = id;
   result.replaceChildren();
   status.textContent = "";
+  cancel.hidden = true;
   title.textContent = "Job";
   about.textContent = id;
   const job = await follow(id, signal);
@@ -35,7 +36,7 @@ export async function showJob(id, signal) {
 async function follow(id, signal) {
   while (!signal.aborted) {
     try {
-      for await (const { event, data } of eventsOf(await ask(`/jobs/${id}/events`, { signal }))) {
+      for await (const { event, data } of eventsOf(await ask(placeOf(id, "/events"), { signal }))) {
         forgetProblem();
         if (about.textContent === id) showName(data).catch(() => {}); // a job outlives its file
         showProgress(data);
@@ -128,19 +129,21 @@ function downloads(job) {
     const onclick = () => download(path, file).catch(showProblem);
     return h("button", { type: "button", class: "secondary", onclick }, name);
   };
-  const results = `/jobs/${job.id}/results`;
+  const results = placeOf(job.id, "/results");
   return h(
     "p",
     { class: "row" },
     button("Rows for TRL", `${results}?format=trl`, `${job.id}.trl.jsonl`),
     button("Rows for OpenRLHF", `${results}?format=openrlhf`, `${job.id}.openrlhf.jsonl`),
     button("Everything that is known", results, `${job.id}.jsonl`),
-    job.request_counts.failed ? button("Failed rows", `/jobs/${job.id}/errors`, `${job.id}.errors.jsonl`) : null,
+    job.request_counts.failed ? button("Failed rows", placeOf(job.id, "/errors"), `${job.id}.errors.jsonl`) : null,
   );
 }
 
 cancel.addEventListener("click", async () => {
   cancel.disabled = true;
-  await askJson(`/jobs/${shown}`, { method: "DELETE" }).catch(showProblem);
+  await askJson(placeOf(shown, "?cancel=true"), { method: "DELETE" }).catch((problem) => {
+    if (problem.status !== 409) showProblem(problem); // it ended just now, as its events say
+  });
   cancel.disabled = false;
 });

@@ -1,5 +1,7 @@
 // The review of a job's label conflicts: what is decided of which line, in which order, by whom and when.
 
+import { lasting } from "/playground/storage.js";
+
 /** Decisions that a reviewer makes: the label stays, is exchanged, or is left to somebody else. */
 export const DECISIONS = ["keep", "flip", "skip"];
 
@@ -62,18 +64,19 @@ export class ReviewQueue {
 }
 
 /** Where this browser keeps the decisions on a job. */
-export function kept(job, storage = localStorage) {
+export function kept(job, storage = lasting) {
   const name = `safemargin.review.${job}`;
   return {
     read() {
       try {
-        const found = JSON.parse(storage.getItem(name) ?? "[]");
+        const found = JSON.parse(storage.get(name) ?? "[]");
         return Array.isArray(found) ? found : [];
       } catch {
         return [];
       }
     },
-    write: (log) => storage.setItem(name, JSON.stringify(log)),
+    write: (log) => storage.set(name, JSON.stringify(log)),
+    loses: () => storage.loses(name),
   };
 }
 

@@ -1,6 +1,6 @@
 // The view of a job's label conflicts, one after the other, decided by the keyboard.
 
-import { askJson, save } from "/playground/api.js";
+import { askJson, placeOf, save } from "/playground/api.js";
 import { marginScale } from "/playground/charts.js";
 import { byId, h } from "/playground/dom.js";
 import { levelEdges } from "/playground/options.js";
@@ -9,8 +9,10 @@ import { kept, reviewedRow, ReviewQueue } from "/playground/queue.js";
 import { tokensOfPair, verdict } from "/playground/reading.js";
 import { pairAt, readResults, rowsWithTexts } from "/playground/results.js";
 import { counted } from "/playground/scales.js";
+import { lasting } from "/playground/storage.js";
 
 const NAME = "safemargin.reviewer";
+const SHORTCUTS = "safemargin.shortcuts";
 const SAID = { keep: "kept", flip: "flipped", skip: "skipped" };
 const BLOB_ROWS = 1000;
 const KEYS = { k: "keep", f: "flip", s: "skip" };
@@ -22,6 +24,7 @@ const why = byId("review-why");
 const reviewer = byId("reviewer");
 const scope = byId("review-scope");
 const exporting = byId("export");
+const shortcuts = byId("shortcuts");
 let open = null;
 
 /** Show the conflicts of a job that is over; those that were decided before are decided. */
@@ -31,6 +34,7 @@ export async function showReview(id, signal) {
   item.replaceChildren();
   why.replaceChildren();
   scope.textContent = "";
+  byId("review-lost").hidden = true;
   allow(false);
   exporting.disabled = true;
   status.textContent = "Reading the job's conflicts …";
@@ -43,7 +47,7 @@ export async function showReview(id, signal) {
 }
 
 async function begin(id, signal) {
-  const job = await askJson(`/jobs/${id}`, { signal });
+  const job = await askJson(placeOf(id), { signal });
   if (job.status === "in_progress") {
     status.textContent = "The job is in progress: its conflicts are here once it is over.";
     return;
@@ -52,7 +56,9 @@ async function begin(id, signal) {
     status.textContent = `Reading the job's conflicts: ${counted(rows)} of ${counted(job.request_counts.completed)} rows …`;
   });
   if (signal.aborted) return;
-  open = { id, provenance, queue: new ReviewQueue(conflicts, kept(id)), pair: null, signal, rows: margins.length };
+  const store = kept(id);
+  const queue = new ReviewQueue(conflicts, store);
+  open = { id, provenance, queue, store, pair: null, signal, rows: margins.length };
   scope.textContent = scopeOf(job, margins.length);
   exporting.disabled = !margins.length;
   await showCurrent("");
@@ -66,7 +72,7 @@ function scopeOf(job, annotated) {
 }
 
 async function showCurrent(said) {
-  const { queue, id, signal } = open;
+  const { queue, store, id, signal } = open;
   const { total, decided, keep, flip, skip } = queue.counts;
   const conflict = queue.current;
   const how = decided ? ` (${keep} kept, ${flip} flipped, ${skip} skipped)` : "";
@@ -74,6 +80,7 @@ async function showCurrent(said) {
   status.textContent = total
     ? `${said}${counted(decided)} of ${counted(total)} decided${how}.${over}`
     : "The job has no label conflicts.";
+  byId("review-lost").hidden = !store.loses();
   why.replaceChildren();
   open.pair = null;
   allow(Boolean(conflict));
@@ -158,7 +165,7 @@ async function exportSet() {
   exporting.disabled = true;
   try {
     const tell = (count) => (scope.textContent = `Exporting: ${counted(count)} of ${counted(rows)} rows …`);
-    for await (const [raw, trainer] of rowsWithTexts(id, signal, tell)) {
+    for await (const [raw, trainer] of rowsWithTexts(id, rows, signal, tell)) {
       lines.push(`${JSON.stringify(reviewedRow(raw, trainer, decided.get(raw.line)))}\n`);
       if (lines.length === BLOB_ROWS) {
         done.push(new Blob(lines));
@@ -174,11 +181,27 @@ async function exportSet() {
   save(new Blob([...done, ...lines], { type: "application/x-ndjson" }), `reviewed-${id}.jsonl`);
 }
 
-reviewer.value = localStorage.getItem(NAME) ?? "";
-reviewer.addEventListener("input", () => localStorage.setItem(NAME, reviewer.value.trim()));
+/** The buttons say their letters as long as these decide. */
+function showLetters() {
+  for (const button of actions.querySelectorAll("button")) {
+    const letter = button.querySelector("kbd");
+    letter.hidden = !shortcuts.checked;
+    if (shortcuts.checked) button.setAttribute("aria-keyshortcuts", letter.textContent.toLowerCase());
+    else button.removeAttribute("aria-keyshortcuts");
+  }
+}
+
+reviewer.value = lasting.get(NAME) ?? "";
+reviewer.addEventListener("input", () => lasting.set(NAME, reviewer.value.trim()));
 reviewer.addEventListener("keydown", (event) => {
   if (event.key === "Enter") byId("main").focus({ preventScroll: true }); // where the letters decide again
 });
+shortcuts.checked = lasting.get(SHORTCUTS) !== "off";
+shortcuts.addEventListener("change", () => {
+  lasting.set(SHORTCUTS, shortcuts.checked ? "on" : "off");
+  showLetters();
+});
+showLetters();
 actions.addEventListener("click", (event) => {
   const { decision } = event.target.closest("button")?.dataset ?? {};
   if (decision) decide(decision).catch(showProblem);
@@ -187,9 +210,9 @@ byId("undo").addEventListener("click", () => undo().catch(showProblem));
 byId("why").addEventListener("click", () => explain().catch(showProblem));
 exporting.addEventListener("click", () => open && exportSet().catch(showProblem));
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, textarea, select, dialog");
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select, dialog");
   const command = event.repeat || event.ctrlKey || event.metaKey || event.altKey;
-  if (byId("review-item").closest("section").hidden || typing || command) return;
+  if (byId("review-item").closest("section").hidden || !shortcuts.checked || typing || command) return;
   const pressed = event.key.toLowerCase();
   const work = KEYS[pressed] ? () => decide(KEYS[pressed]) : { u: undo, w: explain }[pressed];
   if (!work) return;

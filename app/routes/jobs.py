@@ -7,7 +7,6 @@ from functools import partial
 from itertools import chain, islice
 from typing import Annotated, Literal, TypeVar
 
-import orjson
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -48,7 +47,6 @@ _MISSING = documented({404: "No such job.", 410: "The job's results have expired
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _NDJSON, _PARQUET = "application/x-ndjson", "application/vnd.apache.parquet"
 _EVENT_SECONDS = 1.0
-_BLOCK_BYTES = 1 << 16
 Row = TypeVar("Row")
 _STREAM = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
 
@@ -126,12 +124,27 @@ async def get_job(
     return job
 
 
-@router.delete("/{job_id}", responses=_MISSING, summary="Cancel a job, or delete its results")
-async def end_job(job_id: JobId, service: ServiceDep, caller: CallerDep) -> Job:
-    """Cancels a job in progress, of which what is done can still be read; deletes the results of one that is over."""
+@router.delete(
+    "/{job_id}",
+    responses=_MISSING | documented({409: "With `cancel`: the job is over."}),
+    summary="Cancel a job, or delete its results",
+)
+async def end_job(
+    job_id: JobId,
+    service: ServiceDep,
+    caller: CallerDep,
+    cancel: Annotated[bool, Query(description="Only cancel: of a job that is over nothing is deleted.")] = False,
+) -> Job:
+    """Cancels a job in progress, of which what is done can still be read; deletes the results of one that is over.
+
+    A job may end just before the request comes: whoever means to cancel says so, and loses nothing.
+    """
     job = await _job(service, caller, job_id)
-    if not await run_in_threadpool(service.jobs.cancel, job_id) and job.status != "in_progress":
-        await run_in_threadpool(service.jobs.forget, job_id)
+    if not await run_in_threadpool(service.jobs.cancel, job_id):
+        if cancel:
+            raise Conflict("the job is over; nothing was deleted")
+        if job.status != "in_progress":
+            await run_in_threadpool(service.jobs.forget, job_id)
     after = await run_in_threadpool(service.jobs.job, job_id)
     return after or job
 
@@ -184,7 +197,7 @@ async def get_results(
         return await _whole(service, job)
     rows = await _begun(Outcome(service.answers(job_id)).results(format, cursor))
     if type == "jsonl":
-        return StreamingResponse(_lines(rows), media_type=_NDJSON, headers=_STREAM)
+        return StreamingResponse(exports.json_stream(rows), media_type=_NDJSON, headers=_STREAM)
     return StreamingResponse(exports.parquet_stream(rows, exports.schema(format)), media_type=_PARQUET)
 
 
@@ -206,7 +219,7 @@ async def get_errors(
         raise Unprocessable("only jobs that annotate have errors of rows")
     errors = await _begun(Outcome(service.answers(job_id)).errors(cursor))
     rows = (error.model_dump() for error in errors)
-    return StreamingResponse(_lines(rows), media_type=_NDJSON, headers=_STREAM)
+    return StreamingResponse(exports.json_stream(rows), media_type=_NDJSON, headers=_STREAM)
 
 
 async def _job(service: Service, caller: Caller, job_id: str) -> Job:
@@ -277,15 +290,3 @@ async def _events(service: Service, job: Job) -> AsyncIterator[str]:
         if following is None:
             return
         job = following
-
-
-def _lines(rows: Iterator[dict[str, object]]) -> Iterator[bytes]:
-    """Rows as JSON, many lines at a time: every block that is sent costs a turn of the event loop."""
-    block = bytearray()
-    for row in rows:
-        block += orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-        if len(block) >= _BLOCK_BYTES:
-            yield bytes(block)
-            block.clear()
-    if block:
-        yield bytes(block)

@@ -39,6 +39,7 @@ class Assets(StaticFiles):
 
 
 @router.get("/")
+@router.head("/")
 async def page() -> FileResponse:
     """The page."""
     return FileResponse(FOLDER / "index.html", headers=_SAFE)

@@ -135,6 +135,41 @@ def test_deleting_a_finished_job_deletes_its_results(client: TestClient) -> None
     assert job["id"] not in [listed["id"] for listed in client.get("/jobs").json()["data"]]
 
 
+def test_cancelling_only_a_job_in_progress_is_cancelled(idle: TestClient, store: JobStore) -> None:
+    location = f"/jobs/{store.submit(submission(), limit=PLENTY)}"
+    cancelled = idle.delete(location, params={"cancel": True})
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    again = idle.delete(location, params={"cancel": True})
+    assert (again.status_code, idle.get(location).json()["status"]) == (409, "cancelled")
+
+
+def test_cancelling_only_deletes_nothing_of_a_job_that_is_over(client: TestClient) -> None:
+    location = ask(client)
+    job = finished(client, location)
+    before = client.get(job["results"]).text
+    refused = client.delete(location, params={"cancel": True})
+    assert (refused.status_code, refused.headers["content-type"]) == (409, "application/problem+json")
+    assert refused.json()["detail"] == "the job is over; nothing was deleted"
+    assert (client.get(location).json(), client.get(job["results"]).text) == (job, before)
+    assert client.delete("/jobs/nothing", params={"cancel": True}).status_code == 404
+
+
+def test_a_job_that_ends_while_it_is_to_be_cancelled_keeps_its_results(
+    idle: TestClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, cancel = store.submit(submission(), limit=PLENTY), JobStore.cancel
+
+    def late(jobs: JobStore, job_id: str) -> bool:
+        hand = Hand(store, "w", "lane")
+        answer(hand, claimed(hand))
+        return cancel(jobs, job_id)
+
+    monkeypatch.setattr(JobStore, "cancel", late)
+    assert idle.delete(f"/jobs/{job_id}", params={"cancel": True}).status_code == 409
+    assert idle.get(f"/jobs/{job_id}").json()["status"] == "completed"
+    assert store.answers(job_id)
+
+
 def events_of(text: str) -> list[tuple[str, Any]]:
     blocks = [block.splitlines() for block in text.split("\n\n") if block and not block.startswith(":")]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]

@@ -103,6 +103,9 @@ class Service:
         if what == "GET ":
             return self._look(job)
         if what == "DELETE ":
+            assert query["cancel"] == "true", "else a job that is over would lose its results"
+            if job["status"] != "in_progress":
+                return problem(409, "the job is over; nothing was deleted")
             job["status"] = "cancelled"
             return httpx.Response(204)
         if what == "GET /errors":

@@ -208,11 +208,19 @@ def test_a_parquet_file_is_fetched_whole(both: Both, service: Service) -> None:
 
 
 def test_cancel_stops_a_job_and_directions_lists_them(both: Both, service: Service) -> None:
-    job_id = job_of(both, dataset(1))
+    job_id = both.submit(both.upload(io.BytesIO(dataset(1))).id).id
     both.cancel(job_id)
     assert service.jobs[job_id]["status"] == "cancelled"
     service.faults = [httpx.Response(200, json={"directions": [], "default": None})]
     assert both.directions().directions == []
+
+
+def test_cancel_leaves_a_job_that_is_over_as_it_is(both: Both, service: Service) -> None:
+    job_id = job_of(both, dataset(3))
+    service.faults = [httpx.Response(503), httpx.ReadError("lost")]
+    both.cancel(job_id)
+    assert service.jobs[job_id]["status"] == "completed"
+    assert service.paths()[-3:] == [f"DELETE /jobs/{job_id}"] * 3
 
 
 def test_the_key_is_an_argument_or_in_the_environment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 Screenshots are kept where `SAFEMARGIN_SCREENSHOTS` says, to be looked at.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -27,6 +28,15 @@ from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE_MS = 60_000
 """Where cores are busy, everything takes longer; nothing here measures time."""
+
+TEXTS = ["Ask a locksmith.", "Bend two hairpins.", "I can't help with that.", "Whatever you like best.", "", "No."]
+ROWS = [
+    {"id": f"row {i}{j}", "prompt": "How do I pick a lock?", "chosen": a, "rejected": b}
+    for i, a in enumerate(TEXTS)
+    for j, b in enumerate(TEXTS)
+    if i != j
+]
+"""Every pair in both orders: half of them are conflicts."""
 
 Open = Callable[..., Page]
 Shoot = Callable[[Page, str], None]
@@ -116,3 +126,22 @@ def api(site: str) -> Iterator[httpx.Client]:
     """The same service, asked directly."""
     with httpx.Client(base_url=site, timeout=60, trust_env=False) as client:
         yield client
+
+
+def upload(page: Page, rows: list[dict[str, Any]]) -> None:
+    """Annotate a file of rows in the page."""
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    page.get_by_label("File of pairs").set_input_files(
+        {"name": "pairs.jsonl", "mimeType": "application/x-ndjson", "buffer": content}
+    )
+    page.get_by_role("button", name="Upload and annotate").click()
+    page.locator("#job-status", has_text="rows").wait_for()
+
+
+@pytest.fixture
+def job(visit: Open) -> Iterator[Page]:
+    """The page of a finished job of all rows."""
+    page = visit("/#/files")
+    upload(page, ROWS)
+    page.locator("#job-result .figures").wait_for()
+    yield page

@@ -21,6 +21,13 @@ def test_the_policy_allows_nothing_but_the_pages_own_files(client: TestClient, p
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_the_page_can_be_asked_for_its_headers_alone(client: TestClient) -> None:
+    whole, head = client.get("/"), client.head("/")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length", "content-security-policy", "etag"):
+        assert head.headers[name] == whole.headers[name]
+
+
 def test_scripts_are_served_as_such(client: TestClient) -> None:
     assert client.get("/").headers["content-type"].startswith("text/html")
     assert "javascript" in client.get("/playground/main.js").headers["content-type"]

@@ -1,4 +1,4 @@
-"""Files: uploaded, followed, cancelled, looked at, and their label conflicts reviewed."""
+"""Files: uploaded, followed, cancelled and looked at."""
 
 import json
 import threading
@@ -9,26 +9,10 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.app.playground.conftest import Open, Shoot
+from tests.app.playground.conftest import ROWS, Open, Shoot, upload
 from workers.annotate import PairAnnotator
 
-TEXTS = ["Ask a locksmith.", "Bend two hairpins.", "I can't help with that.", "Whatever you like best.", "", "No."]
-ROWS = [
-    {"id": f"row {i}{j}", "prompt": "How do I pick a lock?", "chosen": a, "rejected": b}
-    for i, a in enumerate(TEXTS)
-    for j, b in enumerate(TEXTS)
-    if i != j
-]
-"""Every pair in both orders: half of them are conflicts."""
-
-
-def upload(page: Page, rows: list[dict[str, Any]]) -> None:
-    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    page.get_by_label("File of pairs").set_input_files(
-        {"name": "pairs.jsonl", "mimeType": "application/x-ndjson", "buffer": content}
-    )
-    page.get_by_role("button", name="Upload and annotate").click()
-    page.locator("#job-status", has_text="rows").wait_for()
+COUNTS = ("total", "completed", "failed")
 
 
 @pytest.fixture
@@ -43,23 +27,6 @@ def gate(worker: PairAnnotator, monkeypatch: pytest.MonkeyPatch) -> Iterator[thr
     monkeypatch.setattr(worker.batcher, "score", guarded)
     yield permits
     permits.release(1000)
-
-
-@pytest.fixture
-def job(visit: Open) -> Iterator[Page]:
-    """The page of a finished job of all rows."""
-    page = visit("/#/files")
-    upload(page, ROWS)
-    page.locator("#job-result .figures").wait_for()
-    yield page
-
-
-def conflicts_of(page: Page, api: httpx.Client) -> list[dict[str, Any]]:
-    """The job's conflicts, the strongest first."""
-    name = page.url.rsplit("/", 1)[1]
-    rows = [json.loads(line) for line in api.get(f"/jobs/{name}/results").text.splitlines()]
-    found = [row for row in rows if row["annotation"]["label_conflict"]]
-    return sorted(found, key=lambda row: float(row["annotation"]["margin"]))
 
 
 def test_progress_is_seen_as_it_happens(visit: Open, gate: threading.Semaphore, shoot: Shoot) -> None:
@@ -86,6 +53,21 @@ def test_a_job_can_be_cancelled_and_what_is_done_is_shown(visit: Open, gate: thr
     expect(page.locator("#job-result")).to_contain_text("annotated")
 
 
+def test_cancelling_a_job_that_has_just_ended_deletes_nothing_and_shows_it(job: Page) -> None:
+    ended: list[str] = []
+    stale = {"id": "x", "status": "in_progress", "created_at": 0, "request_counts": dict.fromkeys(COUNTS, 0)}
+    told = {"content_type": "text/event-stream", "body": f"event: progress\ndata: {json.dumps(stale)}\n\n"}
+    job.on("request", lambda request: ended.append(request.url) if request.method == "DELETE" else None)
+    job.route("**/events", lambda route: route.continue_() if ended else route.fulfill(**told))
+    job.reload()
+    job.get_by_role("button", name="Cancel").click()
+    expect(job.locator("#job-status")).to_contain_text(f"Completed: {len(ROWS)} of {len(ROWS)} rows")
+    expect(job.locator("#job-result .figures")).to_contain_text(f"{len(ROWS) // 2} (50.0 %)")
+    expect(job.get_by_role("button", name="Cancel")).to_be_hidden()
+    expect(job.get_by_role("alert")).to_be_hidden()
+    assert [url.rpartition("?")[2] for url in ended] == ["cancel=true"]
+
+
 def test_bad_rows_are_counted_and_can_be_had(visit: Open) -> None:
     page = visit("/#/files")
     upload(page, [*ROWS[:2], {"prompt": "Hello?"}])
@@ -105,7 +87,8 @@ def test_a_file_without_a_pair_is_refused_with_the_reason(visit: Open) -> None:
 
 
 def test_a_finished_job_has_its_margins_as_a_histogram(job: Page, api: httpx.Client, shoot: Shoot) -> None:
-    count = len(conflicts_of(job, api))
+    rows = [json.loads(line) for line in api.get(f"/jobs/{job.url.rpartition('/')[2]}/results").text.splitlines()]
+    count = sum(row["annotation"]["label_conflict"] for row in rows)
     assert count == len(ROWS) // 2
     expect(job.locator("#job-result .figures")).to_contain_text(f"{count} (50.0 %)")
     expect(job.get_by_role("img", name="Histogram of margins in log-odds")).to_be_visible()
@@ -115,65 +98,6 @@ def test_a_finished_job_has_its_margins_as_a_histogram(job: Page, api: httpx.Cli
     shoot(job, "job")
     job.get_by_role("link", name="Files").click()
     expect(job.locator("#job-list")).to_contain_text("completed")
-
-
-def test_conflicts_are_reviewed_by_the_keyboard_and_exported(job: Page, api: httpx.Client, shoot: Shoot) -> None:
-    conflicts = conflicts_of(job, api)
-    job.get_by_role("link", name="Review").click()
-    status, title = job.locator("#review-status"), job.locator("#review-item h2")
-    expect(title).to_contain_text(f"Line {conflicts[0]['line']}")
-    job.keyboard.press("k")
-    expect(status).to_contain_text("Say your name first")
-    expect(job.get_by_label("Your name")).to_be_focused()
-    job.keyboard.type("Ada")
-    job.locator("#main").focus()
-    for key, said, place in (
-        ("k", "kept", 1),
-        ("f", "flipped", 2),
-        ("f", "flipped", 3),
-        ("u", "again", 2),
-        ("s", "skipped", 3),
-    ):
-        job.keyboard.press(key)
-        expect(status).to_contain_text(said)
-        expect(title).to_contain_text(f"Line {conflicts[place]['line']} ")
-    expect(status).to_contain_text(f"3 of {len(conflicts)} decided (1 kept, 1 flipped, 1 skipped)")
-    shoot(job, "review")
-    job.reload()
-    expect(status).to_contain_text(f"3 of {len(conflicts)} decided")
-    expect(title).to_contain_text(f"Line {conflicts[3]['line']}")
-    with job.expect_download() as saved:
-        job.get_by_role("button", name="Export the reviewed set").click()
-    check_export([json.loads(line) for line in saved.value.path().read_text().splitlines()], conflicts)
-
-
-def check_export(rows: list[dict[str, Any]], conflicts: list[dict[str, Any]]) -> None:
-    """All rows in order, three of them decided by Ada, the second exchanged."""
-    assert [row["line"] for row in rows] == list(range(1, len(ROWS) + 1))
-    by_line = {row["line"]: row for row in rows}
-    kept, flipped, skipped = (by_line[conflict["line"]] for conflict in conflicts[:3])
-    assert [own["review"]["decision"] for own in (kept, flipped, skipped)] == ["keep", "flip", "skip"]
-    assert {own["review"]["by"] for own in (kept, flipped, skipped)} == {"Ada"}
-    assert all(own["review"]["at"].endswith("Z") for own in (kept, flipped, skipped))
-    assert sum(row["review"] is not None for row in rows) == 3
-    source, other = ROWS[flipped["line"] - 1], ROWS[kept["line"] - 1]
-    assert (flipped["chosen"], flipped["rejected"]) == (source["rejected"], source["chosen"])
-    assert flipped["margin"] == pytest.approx(-conflicts[1]["annotation"]["margin"])
-    assert (kept["chosen"], kept["rejected"], kept["id"]) == (other["chosen"], other["rejected"], other["id"])
-    assert (kept["label_conflict"], flipped["label_conflict"]) == (True, False)
-
-
-def test_the_reviewed_set_says_which_rows_are_not_in_it(visit: Open) -> None:
-    page = visit("/#/files")
-    upload(page, [*ROWS[:4], {"prompt": "Hello?"}, ROWS[5] | {"prompt": "word " * 400}])
-    page.get_by_role("link", name="Review").click()
-    expect(page.locator("#review-scope")).to_have_text(
-        "4 pairs are in the reviewed set. 2 rows without a margin are not."
-    )
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="Export the reviewed set").click()
-    assert len(saved.value.path().read_text().splitlines()) == 4
-    expect(page.locator("#review-scope")).to_contain_text("4 pairs are in the reviewed set")
 
 
 def test_a_job_is_reviewed_once_it_is_over(visit: Open, gate: threading.Semaphore) -> None:
@@ -186,36 +110,11 @@ def test_a_job_is_reviewed_once_it_is_over(visit: Open, gate: threading.Semaphor
     gate.release(3)
 
 
-def test_two_tabs_of_one_browser_lose_no_decision_of_each_other(job: Page, api: httpx.Client) -> None:
-    second = conflicts_of(job, api)[1]["line"]
-    job.get_by_role("link", name="Review").click()
-    other = job.context.new_page()
-    other.goto(job.url)
-    for page in (job, other):
-        page.locator("#review-item .response").first.wait_for()
-        page.get_by_label("Your name").fill("Ada")
-        page.locator("#main").focus()
-    job.keyboard.press("k")
-    expect(job.locator("#review-status")).to_contain_text("1 of 15 decided")
-    other.keyboard.press("s")
-    expect(other.locator("#review-status")).to_contain_text("1 of 15 decided (0 kept, 0 flipped, 1 skipped)")
-    expect(other.locator("#review-item h2")).to_contain_text(f"Line {second} ")
-    other.keyboard.press("f")
-    expect(other.locator("#review-status")).to_contain_text("2 of 15 decided")
-    job.reload()
-    expect(job.get_by_label("Your name")).to_have_value("Ada")
-    expect(job.locator("#review-status")).to_contain_text("2 of 15 decided (0 kept, 1 flipped, 1 skipped)")
-
-
-def test_a_reviewer_sees_why(job: Page) -> None:
-    job.get_by_role("link", name="Review").click()
-    job.locator("#review-item .response").first.wait_for()
-    job.keyboard.press("w")
-    expect(job.locator("#review-why .token").first).to_be_visible()
-
-
-def test_letters_in_a_field_decide_nothing(job: Page) -> None:
-    job.get_by_role("link", name="Review").click()
-    job.locator("#review-item .response").first.wait_for()
-    job.get_by_label("Your name").press_sequentially("fsk")
-    expect(job.locator("#review-status")).to_contain_text("0 of")
+@pytest.mark.parametrize("view", ["job", "review"])
+def test_what_stands_in_the_address_is_no_more_than_the_id_of_a_job(visit: Open, view: str) -> None:
+    page = visit()
+    with page.expect_request("**/jobs/**") as asked:
+        page.goto(f"{page.url.split('#')[0]}#/{view}/nothing?limit=1&x=#y")
+    assert "/jobs/nothing%3Flimit%3D1%26x%3D%23y" in asked.value.url
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel")).to_be_hidden()

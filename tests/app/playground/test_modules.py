@@ -93,6 +93,12 @@ def test_the_strongest_token_has_the_full_colour_and_nothing_divides_by_zero(run
     assert run("contributions", "m.strengths([[0], []])") == [[0], []]
 
 
+def test_tokens_may_be_very_many(run: Run) -> None:
+    tokens = "[Array.from({ length: 300_000 }, () => ({ text: 'a', contribution: -1 }))]"
+    assert run("contributions", f"m.strengths(m.plain({tokens})).flat().every((one) => one === 1)")
+    assert run("dom", "m.h('p', {}, Array.from({ length: 300_000 }, () => 'a')).textContent.length") == 300_000
+
+
 def test_tokens_are_grouped_to_words(run: Run) -> None:
     tokens = [{"text": text} for text in ("lock", "smith", " ", "na", "", "ïve", None)]
     found = run("contributions", "m.words(x, [1, 2, 4, 8, 16, 32, 64])", tokens)
@@ -151,8 +157,42 @@ def test_a_flipped_row_has_its_responses_exchanged_and_its_margin_negated(run: R
 
 
 def test_damaged_decisions_do_not_stop_the_review(run: Run) -> None:
-    expression = "m.kept('j', { getItem: () => x }).read()"
+    expression = "m.kept('j', { get: () => x }).read()"
     assert [run("queue", expression, text) for text in ("{", '{"a": 1}', None, "[1]")] == [[], [], [], [1]]
+
+
+STORAGE = """
+(() => {
+  const taken = new Map();
+  let full = false;
+  const own = {
+    getItem: (name) => taken.get(name) ?? null,
+    setItem(name, text) { if (full) throw new Error("full"); taken.set(name, text); },
+    removeItem: (name) => taken.delete(name),
+  };
+  const storage = m.keeping(() => own);
+  const seen = [];
+  const look = () => seen.push([storage.get("a"), storage.loses("a"), taken.get("a") ?? null]);
+  look();
+  storage.set("a", "1"); look();
+  full = true;
+  storage.set("a", "2"); look();
+  full = false;
+  storage.set("a", "3"); look();
+  storage.forget("a"); look();
+  return seen;
+})()
+"""
+
+
+def test_what_the_browser_does_not_take_is_remembered_until_it_does(run: Run) -> None:
+    assert run("storage", STORAGE.strip()) == [
+        [None, False, None],
+        ["1", False, "1"],
+        ["2", True, "1"],
+        ["3", False, "3"],
+        [None, False, None],
+    ]
 
 
 def test_the_first_example_is_the_one_of_the_readme(run: Run) -> None:
