@@ -25,7 +25,8 @@ pytestmark = [
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """One reader of all pages, who starts each service once, in a home where the annotator has been taught before."""
     home = home_with_models(tmp_path_factory)
-    put(Alignments(Artifacts(str(home))), load_annotator(Settings().model, home), "taught")
+    default = Settings.model_fields["model"].default  # not what another test's service may have set
+    put(Alignments(Artifacts(str(home))), load_annotator(default, home), "taught")
     made = Reader(tmp_path_factory.mktemp("reader"), home)
     yield made
     made.close()
