@@ -124,20 +124,8 @@ def _annotate(
     data: Path, work: WorkFile, failures: Failures, url: str | None, patience: float, console: Console
 ) -> None:
     meter = Meter(console, live=console.is_terminal and not _crowded(work), before=lambda: work.state.before)
-    with running_service(url, console) as (reached, stack):
-
-        def show(job: Job) -> None:
-            if stack is not None:
-                stack.supervise()
-            meter.show(job)
-
-        def sleep(seconds: float) -> None:
-            if stack is not None:
-                stack.supervise()
-            time.sleep(seconds)
-
-        with connect(reached, patience, sleep) as client, meter:
-            Dataset(client, data, work, failures, show).annotate()
+    with served(url, patience, meter, console) as (client, show), meter:
+        Dataset(client, data, work, failures, show).annotate()
 
 
 def _warn_if_uncalibrated(work: WorkFile) -> None:
@@ -174,6 +162,33 @@ def running_service(url: str | None, console: Console) -> Iterator[tuple[str, St
         with console.status("starting the service"):
             stack.wait_until_ready()
         yield stack.url, stack
+
+
+@contextmanager
+def served(
+    url: str | None, patience: float, meter: Meter, console: Console
+) -> Iterator[tuple[Client, Callable[[Job], None]]]:
+    """A client of the service named, or of one that lives as long as this, and what shows a job on a meter.
+
+    Raises:
+        StackFailed: while it waits or shows, where a service of its own has ended.
+    """
+    with running_service(url, console) as (reached, stack):
+
+        def supervise() -> None:
+            if stack is not None:
+                stack.supervise()
+
+        def show(job: Job) -> None:
+            supervise()
+            meter.show(job)
+
+        def sleep(seconds: float) -> None:
+            supervise()
+            time.sleep(seconds)
+
+        with connect(reached, patience, sleep) as client:
+            yield client, show
 
 
 def _refuse_odd_paths(data: Path, target: Path | None, errors: Path | None) -> None:

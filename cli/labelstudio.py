@@ -1,7 +1,6 @@
 """`safemargin labelstudio`: predictions for projects too large for Label Studio to ask for."""
 
 import os
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,17 +11,15 @@ from rich.console import Console
 from app.client import ServiceError, Unreachable
 from app.labelstudio.template import TemplateRefused
 from app.schemas.annotate import DEFAULT
-from app.schemas.jobs import Job
 from cli.annotate import (
     FAILED,
     INTERRUPTED,
     SOME_FAILED,
-    connect,
     ended,
     exit_status,
     refuse_odd_direction,
     refuse_odd_url,
-    running_service,
+    served,
 )
 from cli.meter import Meter
 from cli.pushing import Push, PushFailed
@@ -71,21 +68,13 @@ def push(
     console = Console(stderr=True)
     meter = Meter(console, live=console.is_terminal)
     try:
-        with running_service(service, console) as (reached, stack):
-
-            def show(job: Job) -> None:
-                if stack is not None:
-                    stack.supervise()
-                meter.show(job)
-
-            def sleep(seconds: float) -> None:
-                if stack is not None:
-                    stack.supervise()
-                time.sleep(seconds)
-
-            with connect(reached, patience, sleep) as client, reach(url, token, patience) as studio, meter:
-                work = Push(client, studio, project, direction, truncate, meter.say, show)
-                work.push()
+        with (
+            served(service, patience, meter, console) as (client, show),
+            reach(url, token, patience) as studio,
+            meter,
+        ):
+            work = Push(client, studio, project, direction, truncate, meter.say, show)
+            work.push()
     except KeyboardInterrupt:
         raise ended("interrupted; run the same command again to go on", INTERRUPTED) from None
     except (TemplateRefused, PushFailed, StudioRefused, StackFailed, OSError) as error:

@@ -19,12 +19,14 @@ from torch import Tensor
 from app.artifacts import Artifacts, StoreUnreachable
 from app.jobs import keys, roster
 from app.jobs.store import JobStore
+from app.jobs.submission import Submission
 from app.main import create_app
 from app.registry import Registry
 from app.rulebanks import RuleBanks
 from app.rulepools import RulePools
 from app.schemas.directions import Accuracy
 from app.schemas.rulebanks import PolicyReading
+from app.service import Service
 from app.settings import Settings
 from cli import embedded
 from tests.conftest import DEPTH, NO_BASE, RULES, random_bank
@@ -226,3 +228,17 @@ def queue_in(folder: Path) -> Iterator[str]:
     yield embedded.url(folder)
     server.terminate()
     server.wait()
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Submission]:
+    """What goes into the queue from now on."""
+    found: list[Submission] = []
+    inner = Service.submit
+
+    def submit(service: Service, work: Submission, job_id: str) -> None:
+        found.append(work)
+        inner(service, work, job_id)
+
+    monkeypatch.setattr(Service, "submit", submit)
+    return found

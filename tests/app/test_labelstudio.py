@@ -12,7 +12,6 @@ from app.auth.keys import Keys
 from app.jobs import keys
 from app.jobs.submission import Submission
 from app.routes import labelstudio
-from app.service import Service
 from tests.app.conftest import Connect, Station
 from tests.app.labelstudio.configs import ANSWERS, NOTE, PAIRWISE, PLAIN, PROMPT, config
 
@@ -64,20 +63,6 @@ def setup_of(label_config: str) -> dict[str, Any]:
         "access_token": "not for us",
         "extra_params": None,
     }
-
-
-@pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Submission]:
-    """What goes into the queue from now on."""
-    found: list[Submission] = []
-    inner = Service.submit
-
-    def submit(service: Service, work: Submission, job_id: str) -> None:
-        found.append(work)
-        inner(service, work, job_id)
-
-    monkeypatch.setattr(Service, "submit", submit)
-    return found
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from app.jobs.submission import Submission
 from app.rewards import RewardModels
 from app.routes import rewarding
 from app.schemas.rewards import RewardCard
-from app.service import Service
 from tests.app.conftest import Connect, Station
 from tests.workers.rewards.shelf import EDGES, classifier, put, ref_to
 from workers.batcher import Batcher
@@ -44,20 +43,6 @@ def models(station: Station) -> Iterator[RewardModels]:
 @pytest.fixture
 def mine(models: RewardModels, folder: Path) -> RewardCard:
     return put(models, folder)
-
-
-@pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Submission]:
-    """What goes into the queue from now on."""
-    found: list[Submission] = []
-    inner = Service.submit
-
-    def submit(service: Service, work: Submission, job_id: str) -> None:
-        found.append(work)
-        inner(service, work, job_id)
-
-    monkeypatch.setattr(Service, "submit", submit)
-    return found
 
 
 def post(client: TestClient, *pairs: dict[str, Any], **options: Any) -> Any:

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.client import Client
+from cli import annotate, pushing
 from cli import labelstudio as command
-from cli import pushing
 from cli.main import app
 from cli.studio import Studio
 from tests.app.client.service import Clock, problem
@@ -48,7 +48,7 @@ def push(monkeypatch: pytest.MonkeyPatch, service: Annotator, studio: FakeStudio
         transport = httpx.MockTransport(studio)
         return Studio(url, token, patience=patience, transport=transport, sleep=clock.sleep, clock=clock)
 
-    monkeypatch.setattr(command, "connect", connect)
+    monkeypatch.setattr(annotate, "connect", connect)
     monkeypatch.setattr(command, "reach", reach)
     monkeypatch.setattr(pushing, "_BATCH", 2)
 
