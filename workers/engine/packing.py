@@ -164,10 +164,17 @@ class Layout:
     requests: Tensor
 
     @classmethod
-    def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1) -> "Layout":
-        """Lay out `groups` in the order given, and pad the row to a multiple of so many tokens.
+    def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1, side: int = 1) -> "Layout":
+        """Lay out `groups` in the order given.
 
-        Padding repeats the first token: seeing nothing else it comes to the same numbers, which are as finite.
+        Padding of the row repeats the first token: seeing nothing else, or what that one sees, it comes to the same
+        numbers, which are as finite.
+
+        Args:
+            groups: of any number and length.
+            device: where everything is.
+            multiple: of how many tokens the row is long.
+            side: of how many tokens P and R are multiples.
         """
         tokens: list[int] = []
         positions: list[int] = []
@@ -186,8 +193,8 @@ class Layout:
         padding = -len(tokens) % multiple
         tokens.extend(tokens[:1] * padding)
         positions.extend([0] * padding)
-        prefix_rows, prefix_lengths = _rows(prefixes)
-        branch_rows, branch_lengths = _rows(branches)
+        prefix_rows, prefix_lengths = _rows(prefixes, side)
+        branch_rows, branch_lengths = _rows(branches, side)
         parts = [torch.tensor(tokens), torch.tensor(positions), prefix_rows, branch_rows, torch.tensor(parents)]
         parts += [prefix_lengths, branch_lengths, torch.tensor(contents)]
         parts.append(torch.tensor([group.request for group in groups]))
@@ -195,8 +202,11 @@ class Layout:
 
     @cached_property
     def scatter(self) -> Tensor:
-        """[T] for each packed token, its place among the flattened prefix rows followed by the branch rows."""
-        place = torch.empty_like(self.tokens)
+        """[T] for each packed token, its place among the flattened prefix rows followed by the branch rows.
+
+        That of padding is the first token's.
+        """
+        place = torch.zeros_like(self.tokens)
         places = torch.arange(self.prefix_rows.numel() + self.branch_rows.numel(), device=place.device)
         split = self.prefix_rows.numel()
         place[self.prefix_rows[self.prefix_real]] = places[:split].view_as(self.prefix_rows)[self.prefix_real]
@@ -214,10 +224,14 @@ class Layout:
         return _real(self.branch_rows, self.branch_lengths)
 
 
-def _rows(spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """[rows, longest] packed indices of `(start, length)` spans, padded on the right with 0, and the lengths."""
+def _rows(spans: Sequence[tuple[int, int]], side: int) -> tuple[Tensor, Tensor]:
+    """[rows, longest] packed indices of `(start, length)` spans, padded on the right with 0, and the lengths.
+
+    The longest length is rounded up to a multiple of `side`.
+    """
     starts, lengths = (torch.tensor(column) for column in zip(*spans, strict=True))
-    steps = torch.arange(int(lengths.max()))
+    longest = int(lengths.max())
+    steps = torch.arange(longest + -longest % side)
     rows = starts[:, None] + steps
     return rows.masked_fill(steps >= lengths[:, None], 0), lengths
 

@@ -11,7 +11,7 @@ from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
 from tests.conftest import DEPTH, encode, tiny_annotator
 from workers.engine import attention
 from workers.engine.annotator import Annotator
-from workers.engine.attention import packed, paired_attention
+from workers.engine.attention import lay_out, packed, paired_attention
 from workers.engine.forward import read
 from workers.engine.packing import Group, Layout
 from workers.engine.reference import TOLERANCES, disagreement, read_plainly
@@ -72,6 +72,13 @@ def test_soft_capping_is_refused() -> None:
     annotator = tiny_annotator(Gemma2Config, attn_logit_softcapping=50.0, head_dim=8)
     with pytest.raises(NotImplementedError, match="softcap"):
         read(annotator, mixed(annotator), [Site(1, "mean")])
+
+
+def test_on_a_cpu_sizes_are_rounded_up_so_that_they_repeat(annotator: Annotator) -> None:
+    layouts = [lay_out([encode(annotator, "hi", "me" * words)], annotator.device) for words in range(1, 9)]
+    sizes = {(len(own.tokens), own.prefix_rows.shape[1], own.branch_rows.shape[1]) for own in layouts}
+    assert len(sizes) < len(layouts) / 2
+    assert not any(size % 16 for triple in sizes for size in triple)
 
 
 def test_attention_sinks_are_refused() -> None:
