@@ -74,8 +74,8 @@ def _measure(ready: Arena, rates: Rates, rounds: int, pairs: int) -> dict[str, L
             contender.measure()
     lone = {name: Lone() for name in ready.lone}
     for number in range(1, rounds + 1):
-        rates.measure()
         for contender in ready.contenders:
+            rates.measure()  # as often as they take turns: the machine's speed wanders within a round
             if contender.measure:
                 answered = contender.measure()
                 contender.row.seconds.append(answered.seconds)

@@ -1,7 +1,7 @@
 """How much arithmetic a forward pass needs: what a share of the machine's matrix rate is a share of."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
@@ -17,12 +17,14 @@ class Shape:
         layers: blocks that are executed.
         weights: numbers in the matrices of one block; each is multiplied with every token.
         channels: heads times their width, what queries and values of a token hold.
+        keyed: numbers in those of a block's matrices that make keys and values.
         head: numbers in the vocabulary head where it is executed, else 0.
     """
 
     layers: int
     weights: int
     channels: int
+    keyed: int = 0
     head: int = 0
 
     @classmethod
@@ -40,31 +42,35 @@ class Shape:
             layers=layers,
             weights=sum(parameter.numel() for parameter in blocks[0].parameters() if parameter.ndim == 2),
             channels=text.num_attention_heads * width,
+            keyed=2 * text.num_key_value_heads * width * text.hidden_size,
             head=text.vocab_size * text.hidden_size if head else 0,
         )
 
 
 def paired(shape: Shape, groups: Iterable[Group]) -> int:
-    """FLOPs of groups whose prompt is computed once.
+    """FLOPs of groups whose prompt is computed once, and of which nobody reads more than the responses.
 
     With N tokens (prompts once, then responses), W weights in a block's matrices, C attention channels and A pairs of
-    tokens that may look at each other, L layers need
+    tokens that may look at each other, a layer needs
 
-        L · (2 · W · N + 4 · C · A)
+        2 · W · N + 4 · C · A
 
     A multiplication and an addition are two; attention multiplies every such pair once for the score and once for the
-    value. A prompt of P tokens has P(P + 1)/2 pairs, a response of R tokens R · P + R(R + 1)/2. What a rectangle
-    computes beyond that is no work, nor are norms, rotary embedding, softmax or copies: they show as a lower share.
+    value. A prompt of P tokens has P(P + 1)/2 pairs, a response of R tokens R · P + R(R + 1)/2. The last layer needs of
+    prompts no more than keys and values. What a rectangle computes beyond that is no work, nor are norms, rotary
+    embedding, softmax or copies: they show as a lower share.
     """
-    tokens = looks = 0
+    prompts = responses = looks = answered = 0
     for group in groups:
         prompt = len(group.prefix)
-        tokens += group.size
+        prompts += prompt
         looks += prompt * (prompt + 1) // 2
         for branch in group.branches:
             response = len(branch.tokens)
-            looks += response * prompt + response * (response + 1) // 2
-    return _flops(shape, tokens, looks)
+            responses += response
+            answered += response * prompt + response * (response + 1) // 2
+    whole = _flops(replace(shape, layers=shape.layers - 1), prompts + responses, looks + answered)
+    return whole + 2 * shape.keyed * prompts + _flops(replace(shape, layers=1, head=0), responses, answered)
 
 
 def separate(shape: Shape, groups: Iterable[Group]) -> int:

@@ -33,8 +33,9 @@ _current: ContextVar["_Batch"] = ContextVar("safemargin_layout")
 class _Batch:
     """A layout with the masks that the layers of one forward pass share: additive ones, or blocks on each device."""
 
-    def __init__(self, layout: Layout, dtype: torch.dtype) -> None:
+    def __init__(self, layout: Layout, dtype: torch.dtype, last: int | None) -> None:
         self.layout = layout
+        self.last = last
         self._dtype = dtype
         self._masks: dict[int | None, tuple[Tensor, Tensor]] = {}
         self._sight = Sight.of(layout.groups, len(layout.tokens)) if flex.serves(layout.tokens.device) else None
@@ -78,9 +79,16 @@ def inputs(layout: Layout) -> dict[str, Any]:
 
 
 @contextmanager
-def packed(layout: Layout, dtype: torch.dtype) -> Iterator[None]:
-    """Run forward passes of a model of this dtype inside this block over `layout`."""
-    token = _current.set(_Batch(layout, dtype))
+def packed(layout: Layout, dtype: torch.dtype, last: int | None = None) -> Iterator[None]:
+    """Run forward passes of a model of this dtype inside this block over `layout`.
+
+    Args:
+        layout: what is computed.
+        dtype: the model's.
+        last: a block behind which nothing runs, and of whose output nothing but the responses is read: of the prompts
+            it computes what the responses need, and maybe no more.
+    """
+    token = _current.set(_Batch(layout, dtype, last))
     try:
         yield
     finally:
@@ -90,6 +98,14 @@ def packed(layout: Layout, dtype: torch.dtype) -> Iterator[None]:
 def in_packed_pass() -> bool:
     """Whether this is inside `packed`."""
     return _current.get(None) is not None
+
+
+def rows_that_count(block: int, x: Tensor) -> Tensor | None:
+    """Those of a block's [1, T, d] activations that anyone reads, [m] indices; None where all do, or x is no such."""
+    batch = _current.get(None)
+    if batch is None or batch.last != block or x.shape[:-1] != (1, len(batch.layout.tokens)):
+        return None
+    return batch.layout.answers
 
 
 def paired_attention(
@@ -129,7 +145,10 @@ def paired_attention(
     q, k, v = query[0], key[0], value[0]
     prefix_k, prefix_v = _take(k, layout.prefix_rows), _take(v, layout.prefix_rows)
     branch_k, branch_v = _take(k, layout.branch_rows), _take(v, layout.branch_rows)
-    prefix = _attend(_take(q, layout.prefix_rows), prefix_k, prefix_v, prefix_mask, scale)
+    if batch.last is not None and batch.last == getattr(module, "layer_idx", None):
+        prefix = q.new_zeros(len(layout.groups), len(q), layout.prefix_rows.shape[1], q.shape[-1])
+    else:
+        prefix = _attend(_take(q, layout.prefix_rows), prefix_k, prefix_v, prefix_mask, scale)
     k_all = torch.cat([prefix_k[layout.parents], branch_k], dim=2)
     v_all = torch.cat([prefix_v[layout.parents], branch_v], dim=2)
     branch = _attend(_take(q, layout.branch_rows), k_all, v_all, branch_mask, scale)

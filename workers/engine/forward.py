@@ -53,7 +53,7 @@ def _tokens(groups: Sequence[Group]) -> int:
 def _read(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
     layout = lay_out(groups, annotator.device)
     pools = _Pools(layout, sites)
-    with packed(layout, annotator.dtype), turn(annotator.device):
+    with packed(layout, annotator.dtype, pools.last), turn(annotator.device):
         with recording(pools.poolings, pools.pool) as pooled:
             annotator.decoder(**inputs(layout))
         fetch = awaited(torch.stack([pools.at(site, pooled).to(annotator.device) for site in sites], dim=1))
@@ -69,6 +69,12 @@ class _Pools:
             self.poolings.setdefault(site.layer, []).append(site.pooling)
         self._layout = layout
         self._weights: dict[tuple[Pooling, torch.device], Tensor] = {}
+
+    @property
+    def last(self) -> int | None:
+        """The deepest layer, if only responses are read there."""
+        deepest = max(self.poolings)
+        return None if "request" in self.poolings[deepest] else deepest
 
     def pool(self, layer: int, hidden: Tensor) -> Tensor:
         """[P, n, d] float32 of a layer's [T, d] by its P poolings."""

@@ -150,6 +150,7 @@ class Layout:
         prefix_lengths, branch_lengths: [g] and [n] true lengths.
         contents: [n] length of each response without its end of turn.
         requests: [g, 2] where in its prefix each group's last user turn begins and ends.
+        multiple: of how many tokens the row is long.
     """
 
     groups: Sequence[Group]
@@ -162,6 +163,7 @@ class Layout:
     branch_lengths: Tensor
     contents: Tensor
     requests: Tensor
+    multiple: int = 1
 
     @classmethod
     def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1, side: int = 1) -> "Layout":
@@ -198,7 +200,7 @@ class Layout:
         parts = [torch.tensor(tokens), torch.tensor(positions), prefix_rows, branch_rows, torch.tensor(parents)]
         parts += [prefix_lengths, branch_lengths, torch.tensor(contents)]
         parts.append(torch.tensor([group.request for group in groups]))
-        return cls(groups, *(sent(part, device) for part in parts))
+        return cls(groups, *(sent(part, device) for part in parts), multiple=multiple)
 
     @cached_property
     def scatter(self) -> Tensor:
@@ -212,6 +214,12 @@ class Layout:
         place[self.prefix_rows[self.prefix_real]] = places[:split].view_as(self.prefix_rows)[self.prefix_real]
         place[self.branch_rows[self.branch_real]] = places[split:].view_as(self.branch_rows)[self.branch_real]
         return place
+
+    @cached_property
+    def answers(self) -> Tensor:
+        """[m] packed index of every response token; the first occurs more than once to make m a multiple as T is."""
+        rows = self.branch_rows[self.branch_real]
+        return torch.cat([rows, rows[:1].expand(-len(rows) % self.multiple)])
 
     @cached_property
     def prefix_real(self) -> Tensor:

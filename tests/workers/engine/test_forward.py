@@ -142,6 +142,21 @@ def test_nothing_behind_the_deepest_site_is_run_and_everything_before_it_once(
     assert calls == ran
 
 
+@pytest.mark.parametrize("layer", range(DEPTH))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_the_deepest_block_the_prompts_are_computed_only_where_they_are_read(dtype: torch.dtype, layer: int) -> None:
+    annotator = tiny_annotator(dtype=dtype)
+    said: list[Tensor] = []
+    annotator.blocks[layer].mlp.register_forward_hook(lambda _module, _inputs, output: said.append(output[0]))
+    groups = groups_of(annotator, "very different lengths")
+    responses, prompt = Site(layer, "mean"), Site(layer, "request")
+    alone, among = read(annotator, groups, [responses]), read(annotator, groups, [responses, prompt])
+    assert relative_distance(alone, among[:, :1]).max() <= TOLERANCES[annotator.dtype_name]
+    depth = len(groups[0].prefix)
+    spoken = [bool(own[:depth].any()) for own in said]
+    assert spoken == [dtype == torch.float32, True]
+
+
 def test_readings_and_errors_leave_no_hooks_behind_and_the_model_as_it_was(annotator: Annotator) -> None:
     def break_down(*_args: object) -> None:
         raise RuntimeError("out of order")
