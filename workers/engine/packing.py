@@ -142,6 +142,7 @@ class Layout:
 
     Attributes:
         groups: what is laid out.
+        multiple: of how many tokens the row is long.
         tokens: [T] token ids, those of padding at the end included.
         positions: [T] positions; every response continues from the end of its own prompt.
         prefix_rows: [g, P] packed index of each prompt token, padded on the right with 0.
@@ -150,10 +151,10 @@ class Layout:
         prefix_lengths, branch_lengths: [g] and [n] true lengths.
         contents: [n] length of each response without its end of turn.
         requests: [g, 2] where in its prefix each group's last user turn begins and ends.
-        multiple: of how many tokens the row is long.
     """
 
     groups: Sequence[Group]
+    multiple: int
     tokens: Tensor
     positions: Tensor
     prefix_rows: Tensor
@@ -163,7 +164,6 @@ class Layout:
     branch_lengths: Tensor
     contents: Tensor
     requests: Tensor
-    multiple: int = 1
 
     @classmethod
     def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1, side: int = 1) -> "Layout":
@@ -200,7 +200,7 @@ class Layout:
         parts = [torch.tensor(tokens), torch.tensor(positions), prefix_rows, branch_rows, torch.tensor(parents)]
         parts += [prefix_lengths, branch_lengths, torch.tensor(contents)]
         parts.append(torch.tensor([group.request for group in groups]))
-        return cls(groups, *(sent(part, device) for part in parts), multiple=multiple)
+        return cls(groups, multiple, *(sent(part, device) for part in parts))
 
     @cached_property
     def scatter(self) -> Tensor:
