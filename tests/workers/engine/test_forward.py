@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -147,7 +147,8 @@ def test_nothing_behind_the_deepest_site_is_run_and_everything_before_it_once(
 def test_of_the_deepest_block_the_prompts_are_computed_only_where_they_are_read(dtype: torch.dtype, layer: int) -> None:
     annotator = tiny_annotator(dtype=dtype)
     said: list[Tensor] = []
-    annotator.blocks[layer].mlp.register_forward_hook(lambda _module, _inputs, output: said.append(output[0]))
+    mlp: Any = annotator.blocks[layer].mlp
+    mlp.register_forward_hook(lambda _module, _inputs, output: said.append(output[0]))
     groups = groups_of(annotator, "very different lengths")
     responses, prompt = Site(layer, "mean"), Site(layer, "request")
     alone, among = read(annotator, groups, [responses]), read(annotator, groups, [responses, prompt])
