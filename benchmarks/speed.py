@@ -75,8 +75,8 @@ def _measure(ready: Arena, rates: Rates, rounds: int, pairs: int) -> dict[str, L
     lone = {name: Lone() for name in ready.lone}
     for number in range(1, rounds + 1):
         for contender in ready.contenders:
-            rates.measure()  # as often as they take turns: the machine's speed wanders within a round
             if contender.measure:
+                rates.measure()  # as often as they take turns: the machine's speed wanders within a round
                 answered = contender.measure()
                 contender.row.seconds.append(answered.seconds)
                 contender.row.latencies.extend(answered.latencies)

@@ -42,7 +42,10 @@ class Shape:
             layers=layers,
             weights=sum(parameter.numel() for parameter in blocks[0].parameters() if parameter.ndim == 2),
             channels=text.num_attention_heads * width,
-            keyed=2 * text.num_key_value_heads * width * text.hidden_size,
+            keyed=2
+            * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+            * width
+            * text.hidden_size,
             head=text.vocab_size * text.hidden_size if head else 0,
         )
 

@@ -17,7 +17,7 @@ _RESPONSES = (
 
 
 def probe(annotator: Annotator) -> None:
-    """Compare a packed batch with the plain way at every place that a direction could read.
+    """Compare packed passes with the plain way: one read wherever a direction could, one that ends at the last block.
 
     Not for use while other threads read.
 

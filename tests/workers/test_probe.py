@@ -51,6 +51,18 @@ def test_an_annotator_without_a_known_final_norm_is_proven_up_to_its_last_block(
     assert compared == set(range(DEPTH))
 
 
+def test_an_annotator_that_is_read_wrongly_where_a_pass_ends_is_refused(
+    annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrongly(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
+        ends = all(site.pooling != "request" for site in sites)
+        return read(annotator, groups, sites) + ends
+
+    monkeypatch.setattr(probing, "read", wrongly)
+    with pytest.raises(ModelNotLoaded, match="packed and plain activations of tiny differ by"):
+        probe(annotator)
+
+
 @pytest.mark.parametrize("error", [1.0, float("nan")])
 @pytest.mark.parametrize("site", [Site(3, "end_of_turn"), Site(0, "request"), Site(DEPTH, "last")])
 def test_an_annotator_that_is_read_wrongly_at_one_site_is_refused(

@@ -93,6 +93,15 @@ class Annotator:
         """Name of the dtype, such as `bfloat16`."""
         return str(self.dtype).removeprefix("torch.")
 
+    @cached_property
+    def numbered(self) -> bool:
+        """Whether the modules of each block know it by its place among the blocks, as transformers numbers them."""
+        return all(
+            getattr(module, "layer_idx", place) == place
+            for place, block in enumerate(self.blocks)
+            for module in block.modules()
+        )
+
     def module_at(self, layer: int) -> nn.Module:
         """The module whose output is the residual stream after block `layer`; `depth` means the final norm."""
         if layer < self.depth:

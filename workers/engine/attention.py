@@ -26,7 +26,7 @@ NAME = "safemargin_paired"
 
 _DIRECT_LIMIT = 1024
 _FAR = 1e25
-_SIDE = 16
+_MULTIPLE = 16
 _current: ContextVar["_Batch"] = ContextVar("safemargin_layout")
 
 
@@ -64,8 +64,8 @@ def lay_out(groups: Sequence[Group], device: torch.device) -> Layout:
     """
     if flex.serves(device):
         return Layout.of(groups, device, flex.MULTIPLE)
-    side = _SIDE if device.type == "cpu" else 1
-    return Layout.of(groups, device, side, side)
+    multiple = _MULTIPLE if device.type == "cpu" else 1
+    return Layout.of(groups, device, multiple, side=multiple)
 
 
 def inputs(layout: Layout) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def paired_attention(
     prefix_k, prefix_v = _take(k, layout.prefix_rows), _take(v, layout.prefix_rows)
     branch_k, branch_v = _take(k, layout.branch_rows), _take(v, layout.branch_rows)
     if batch.last is not None and batch.last == getattr(module, "layer_idx", None):
-        prefix = q.new_zeros(len(layout.groups), len(q), layout.prefix_rows.shape[1], q.shape[-1])
+        prefix = v.new_zeros(len(layout.groups), len(q), layout.prefix_rows.shape[1], v.shape[-1])
     else:
         prefix = _attend(_take(q, layout.prefix_rows), prefix_k, prefix_v, prefix_mask, scale)
     k_all = torch.cat([prefix_k[layout.parents], branch_k], dim=2)

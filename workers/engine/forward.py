@@ -53,7 +53,8 @@ def _tokens(groups: Sequence[Group]) -> int:
 def _read(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -> Tensor:
     layout = lay_out(groups, annotator.device)
     pools = _Pools(layout, sites)
-    with packed(layout, annotator.dtype, pools.last), turn(annotator.device):
+    last = pools.last if annotator.numbered else None
+    with packed(layout, annotator.dtype, last), turn(annotator.device):
         with recording(pools.poolings, pools.pool) as pooled:
             annotator.decoder(**inputs(layout))
         fetch = awaited(torch.stack([pools.at(site, pooled).to(annotator.device) for site in sites], dim=1))

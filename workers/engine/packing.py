@@ -1,8 +1,8 @@
 """Groups of tokens and their layout in one packed forward pass.
 
 A group is a prompt and the K responses that share it. In a packed batch every token appears once: the prompt of a
-group, then its responses one after the other, group after group, without padding. The linear layers see that one
-long row; only attention needs to know who may look at whom, and gets it from the two index tables of `Layout`.
+group, then its responses one after the other, group after group, padded only at the end. The linear layers see that
+one long row; only attention needs to know who may look at whom, and gets it from the two index tables of `Layout`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -142,7 +142,7 @@ class Layout:
 
     Attributes:
         groups: what is laid out.
-        multiple: of how many tokens the row is long.
+        multiple: T is one of this.
         tokens: [T] token ids, those of padding at the end included.
         positions: [T] positions; every response continues from the end of its own prompt.
         prefix_rows: [g, P] packed index of each prompt token, padded on the right with 0.
@@ -175,8 +175,8 @@ class Layout:
         Args:
             groups: of any number and length.
             device: where everything is.
-            multiple: of how many tokens the row is long.
-            side: of how many tokens P and R are multiples.
+            multiple: T will be one of this.
+            side: P and R will be multiples of this.
         """
         tokens: list[int] = []
         positions: list[int] = []

@@ -62,7 +62,8 @@ def reorder(blocks: nn.ModuleList) -> None:
     if sum(linear.weight.nbytes for linear in linears) > _MOST_BYTES or not _serves():
         return
     others = [module for module in blocks.modules() if type(module) is not nn.Linear]
-    place = {id(block.mlp): number for number, block in enumerate(blocks) if hasattr(block, "mlp")}
+    mlps = [id(getattr(block, "mlp", None)) for block in blocks]
+    place = {mlp: number for number, mlp in enumerate(mlps) if mlps.count(mlp) == 1}
     with torch.inference_mode():
         for linear in linears:
             linear.reordered = Reordered(linear)  # type: ignore[assignment]
@@ -93,7 +94,7 @@ def _gated(mlp: Any, x: Tensor, block: int | None) -> Tensor | None:
     Args:
         mlp: the module.
         x: [..., d].
-        block: the block whose MLP it is, on its own.
+        block: the number of the block whose MLP it is; None if it is one of several, or of several blocks.
     """
     gate, up = _reordered(mlp.gate_proj), _reordered(mlp.up_proj)
     if gate is None or up is None:
@@ -103,7 +104,9 @@ def _gated(mlp: Any, x: Tensor, block: int | None) -> Tensor | None:
     rows = flat if counting is None else flat.index_select(0, counting)
     hidden = up.gated(rows, gate.product(rows, mlp.gate_proj.bias, "swish"), mlp.up_proj.bias)
     made = cast(Tensor, mlp.down_proj(hidden))
-    return (made if counting is None else torch.zeros_like(flat).index_copy_(0, counting, made)).view_as(x)
+    return (
+        made if counting is None else made.new_zeros(len(flat), made.shape[-1]).index_copy_(0, counting, made)
+    ).view_as(x)
 
 
 def _gated_exactly(mlp: Any, x: Tensor) -> Tensor | None:

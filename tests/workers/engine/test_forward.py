@@ -158,6 +158,17 @@ def test_of_the_deepest_block_the_prompts_are_computed_only_where_they_are_read(
     assert spoken == [dtype == torch.float32, True]
 
 
+def test_where_blocks_are_numbered_otherwise_every_one_is_computed_whole() -> None:
+    annotator = tiny_annotator()
+    groups, sites = groups_of(annotator, "a pair alone"), [Site(DEPTH - 1, "mean")]
+    assert annotator.numbered
+    expected = read(annotator, groups, sites)
+    strange: Any = tiny_annotator()
+    strange.blocks[1].self_attn.layer_idx = DEPTH - 1
+    assert not strange.numbered
+    torch.testing.assert_close(read(strange, groups, sites), expected)
+
+
 def test_readings_and_errors_leave_no_hooks_behind_and_the_model_as_it_was(annotator: Annotator) -> None:
     def break_down(*_args: object) -> None:
         raise RuntimeError("out of order")
