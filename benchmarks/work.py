@@ -38,14 +38,12 @@ class Shape:
         text = config.get_text_config()
         blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        keys = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         return cls(
             layers=layers,
             weights=sum(parameter.numel() for parameter in blocks[0].parameters() if parameter.ndim == 2),
             channels=text.num_attention_heads * width,
-            keyed=2
-            * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
-            * width
-            * text.hidden_size,
+            keyed=2 * keys * width * text.hidden_size,
             head=text.vocab_size * text.hidden_size if head else 0,
         )
 

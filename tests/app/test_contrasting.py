@@ -12,7 +12,6 @@ from app.alignments import Alignments
 from app.jobs import keys
 from app.jobs.submission import Submission
 from app.schemas.alignment import AlignmentCard
-from app.service import Service
 from tests.app.conftest import Connect, Station, publish
 from tests.workers.alignment.shelf import put, ref_to, taught_direction
 from workers.engine.annotator import Annotator
@@ -119,18 +118,10 @@ def test_both_views_of_a_pair_are_counted_and_small_requests_do_not_wait_behind_
     client: TestClient,
     station: Station,
     annotator: Annotator,
-    monkeypatch: pytest.MonkeyPatch,
+    submitted: list[Submission],
     method: Any,
     instructions: int,
 ) -> None:
-    submitted: list[Submission] = []
-    inner = Service.submit
-
-    def submit(service: Service, work: Submission, job_id: str) -> None:
-        submitted.append(work)
-        inner(service, work, job_id)
-
-    monkeypatch.setattr(Service, "submit", submit)
     shelf = Alignments(station.registry.artifacts)
     card = put(shelf, annotator, "counted", method=method)
     post(client, PAIR, OTHER, **RAHF | {"alignment": "counted"})

@@ -24,9 +24,11 @@ from workers.engine.sight import Sight
 NAME = "safemargin_paired"
 """The name to pass as `attn_implementation`."""
 
+MULTIPLE = 16
+"""Rows, and the sides of attention's rectangles, are padded to a multiple of this on a CPU, so that sizes repeat."""
+
 _DIRECT_LIMIT = 1024
 _FAR = 1e25
-_MULTIPLE = 16
 _current: ContextVar["_Batch"] = ContextVar("safemargin_layout")
 
 
@@ -64,7 +66,7 @@ def lay_out(groups: Sequence[Group], device: torch.device) -> Layout:
     """
     if flex.serves(device):
         return Layout.of(groups, device, flex.MULTIPLE)
-    multiple = _MULTIPLE if device.type == "cpu" else 1
+    multiple = MULTIPLE if device.type == "cpu" else 1
     return Layout.of(groups, device, multiple, side=multiple)
 
 

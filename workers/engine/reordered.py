@@ -104,9 +104,9 @@ def _gated(mlp: Any, x: Tensor, block: int | None) -> Tensor | None:
     rows = flat if counting is None else flat.index_select(0, counting)
     hidden = up.gated(rows, gate.product(rows, mlp.gate_proj.bias, "swish"), mlp.up_proj.bias)
     made = cast(Tensor, mlp.down_proj(hidden))
-    return (
-        made if counting is None else made.new_zeros(len(flat), made.shape[-1]).index_copy_(0, counting, made)
-    ).view_as(x)
+    if counting is not None:
+        made = made.new_zeros(flat.shape).index_copy_(0, counting, made)
+    return made.view_as(x)
 
 
 def _gated_exactly(mlp: Any, x: Tensor) -> Tensor | None:
