@@ -20,7 +20,7 @@ from benchmarks.engine import encoded
 from benchmarks.machine import described
 from benchmarks.summaries import markdown, save
 from workers.configured import configured_annotator
-from workers.engine import attention
+from workers.engine import tiles
 from workers.engine.forward import read
 from workers.engine.packing import Group, pack
 from workers.engine.process import set_up
@@ -42,7 +42,7 @@ class Reader:
 
     def __init__(self, config: Settings, pairs: Sequence[Pair], sites: Sequence[Site], multiple: int) -> None:
         set_up(1)
-        attention.MULTIPLE = multiple
+        tiles.MULTIPLE = multiple
         self._annotator = configured_annotator(config)
         self._groups = encoded(self._annotator, pairs)
         self._sites = sites
@@ -73,7 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     case = Case.of(options.data, options.pairs)
     sites = case.at_depth(HALF).reads
-    multiples = {"rounded": attention.MULTIPLE, "not rounded": 1}
+    multiples = {"rounded": tiles.MULTIPLE, "not rounded": 1}
     ways = [(sizes, age) for sizes in multiples for age in (0, options.batches)]
     readers = [Apart(Reader, case.config, case.pairs, sites, multiples[sizes]) for sizes, _ in ways]
     with ThreadPoolExecutor(2) as pool:

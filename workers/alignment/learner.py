@@ -84,7 +84,7 @@ class Learner:
         """[n] float32 log π of every response of one packed pass, its end of turn included."""
         layout = Layout.of(groups, self.annotator.device)
         asked = Predictions.of(layout)
-        with self._products(), packed(layout, self.precision):
+        with self._products(), packed(layout):
             logits = self.annotator.model(
                 input_ids=layout.tokens[None],
                 position_ids=layout.positions[None],
@@ -104,7 +104,7 @@ class Learner:
         rows = answer_rows(layout)
         with (
             self._products(),
-            packed(layout, self.precision),
+            packed(layout),
             recording(blocks, lambda _block, hidden: hidden[rows].float()) as activations,
         ):
             self.annotator.decoder(input_ids=layout.tokens[None], position_ids=layout.positions[None], use_cache=False)

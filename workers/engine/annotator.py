@@ -20,7 +20,7 @@ from workers.engine.template import ChatTemplate
 from workers.engine.weights import locate
 
 _DEFAULT_WINDOW = 4096
-_BUDGETS = {"cpu": 512, "cuda": 16384}
+_BUDGETS = {"cpu": 1024, "cuda": 16384}
 _BALANCED = "balanced"
 
 

@@ -30,7 +30,7 @@ def next_token(annotator: Annotator, groups: Sequence[Group]) -> Tensor:
 def _next_token(annotator: Annotator, groups: Sequence[Group]) -> Tensor:
     layout = lay_out(groups, annotator.device)
     last = layout.branch_rows.gather(1, layout.branch_lengths[:, None] - 1)[:, 0]
-    with packed(layout, annotator.dtype), turn(annotator.device):
+    with packed(layout), turn(annotator.device):
         output = annotator.model(**inputs(layout), logits_to_keep=last.to(annotator.devices[-1]))
         probabilities: Tensor = output.logits[0].float().softmax(dim=-1)
     return probabilities

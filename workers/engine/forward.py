@@ -54,7 +54,7 @@ def _read(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) 
     layout = lay_out(groups, annotator.device)
     pools = _Pools(layout, sites)
     last = pools.last if annotator.numbered else None
-    with packed(layout, annotator.dtype, last), turn(annotator.device):
+    with packed(layout, last), turn(annotator.device):
         with recording(pools.poolings, pools.pool) as pooled:
             annotator.decoder(**inputs(layout))
         fetch = awaited(torch.stack([pools.at(site, pooled).to(annotator.device) for site in sites], dim=1))

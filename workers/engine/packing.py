@@ -166,17 +166,16 @@ class Layout:
     requests: Tensor
 
     @classmethod
-    def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1, side: int = 1) -> "Layout":
+    def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1) -> "Layout":
         """Lay out `groups` in the order given.
 
-        Padding of the row repeats the first token: seeing nothing else, or what that one sees, it comes to the same
-        numbers, which are as finite.
+        Padding of the row repeats the first token: seeing itself alone, or what a real one sees, it comes to numbers
+        as finite as those.
 
         Args:
             groups: of any number and length.
             device: where everything is.
             multiple: T will be one of this.
-            side: P and R will be multiples of this.
         """
         tokens: list[int] = []
         positions: list[int] = []
@@ -195,25 +194,12 @@ class Layout:
         padding = -len(tokens) % multiple
         tokens.extend(tokens[:1] * padding)
         positions.extend([0] * padding)
-        prefix_rows, prefix_lengths = _rows(prefixes, side)
-        branch_rows, branch_lengths = _rows(branches, side)
+        prefix_rows, prefix_lengths = _rows(prefixes)
+        branch_rows, branch_lengths = _rows(branches)
         parts = [torch.tensor(tokens), torch.tensor(positions), prefix_rows, branch_rows, torch.tensor(parents)]
         parts += [prefix_lengths, branch_lengths, torch.tensor(contents)]
         parts.append(torch.tensor([group.request for group in groups]))
         return cls(groups, multiple, *(sent(part, device) for part in parts))
-
-    @cached_property
-    def scatter(self) -> Tensor:
-        """[T] for each packed token, its place among the flattened prefix rows followed by the branch rows.
-
-        That of padding is the first token's.
-        """
-        place = torch.zeros_like(self.tokens)
-        places = torch.arange(self.prefix_rows.numel() + self.branch_rows.numel(), device=place.device)
-        split = self.prefix_rows.numel()
-        place[self.prefix_rows[self.prefix_real]] = places[:split].view_as(self.prefix_rows)[self.prefix_real]
-        place[self.branch_rows[self.branch_real]] = places[split:].view_as(self.branch_rows)[self.branch_real]
-        return place
 
     @cached_property
     def answers(self) -> Tensor:
@@ -232,14 +218,10 @@ class Layout:
         return _real(self.branch_rows, self.branch_lengths)
 
 
-def _rows(spans: Sequence[tuple[int, int]], side: int) -> tuple[Tensor, Tensor]:
-    """[rows, longest] packed indices of `(start, length)` spans, padded on the right with 0, and the lengths.
-
-    The longest length is rounded up to a multiple of `side`.
-    """
+def _rows(spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """[rows, longest] packed indices of `(start, length)` spans, padded on the right with 0, and the lengths."""
     starts, lengths = (torch.tensor(column) for column in zip(*spans, strict=True))
-    longest = int(lengths.max())
-    steps = torch.arange(longest + -longest % side)
+    steps = torch.arange(int(lengths.max()))
     rows = starts[:, None] + steps
     return rows.masked_fill(steps >= lengths[:, None], 0), lengths
 

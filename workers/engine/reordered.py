@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import silu
 
 from workers.engine import attention
 
@@ -115,7 +115,10 @@ def _gated_exactly(mlp: Any, x: Tensor) -> Tensor | None:
 
 def _norm(norm: Any, x: Tensor) -> Tensor | None:
     eps = getattr(norm, "variance_epsilon", None) or getattr(norm, "eps", None)
-    return rms_norm(x, x.shape[-1:], norm.weight, eps)
+    exact = x.to(torch.float32, copy=True)
+    length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+    exact.mul_(length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()).mul_(norm.weight)
+    return exact.to(x.dtype)
 
 
 def _reordered(linear: nn.Module) -> Reordered | None:

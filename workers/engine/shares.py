@@ -42,7 +42,7 @@ def _tokens(groups: Sequence[Group]) -> int:
 def _shares(annotator: Annotator, groups: Sequence[Group], sites: Sequence[Site]) -> list[Tensor]:
     layout = lay_out(groups, annotator.device)
     layers = sorted({site.layer for site in sites})
-    with packed(layout, annotator.dtype), turn(annotator.device):
+    with packed(layout), turn(annotator.device):
         with recording(layers, lambda _layer, hidden: hidden.to(torch.float32, copy=True)) as hidden:
             annotator.decoder(**inputs(layout))
         fetch = awaited(torch.stack([hidden[layer].to(annotator.device) for layer in layers]))

@@ -47,7 +47,7 @@ def test_a_packed_likelihood_is_that_of_the_padded_batch_of_the_paper(annotator:
     layout = Layout.of(groups, annotator.device)
     asked = Predictions.of(layout)
     with torch.inference_mode():
-        with packed(layout, annotator.dtype):
+        with packed(layout):
             logits = annotator.model(layout.tokens[None], position_ids=layout.positions[None]).logits[0]
         found = per_response(log_probabilities(logits[asked.before], asked.tokens), asked.owners, len(layout.parents))
         rows = [(group.prefix, branch.tokens) for group in groups for branch in group.branches]

@@ -5,11 +5,10 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from tests.conftest import DEPTH, encode, tiny_annotator
-from workers.engine import attention
+from workers.engine import tiles
 from workers.engine.annotator import Annotator
 from workers.engine.attention import lay_out, packed, paired_attention
 from workers.engine.forward import read
@@ -38,13 +37,12 @@ ARCHITECTURES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("kernel", ["direct products", "fused"])
+@pytest.mark.parametrize("piece", [128, 16])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_reads_as_plain_transformers_with_either_kernel(
-    architecture: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+def test_every_architecture_reads_as_plain_transformers_in_pieces_of_any_size(
+    architecture: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kernel == "fused":
-        monkeypatch.setattr(attention, "_DIRECT_LIMIT", 0)
+    monkeypatch.setattr(tiles, "_PIECE", piece)
     family, settings = ARCHITECTURES[architecture]
     annotator = tiny_annotator(family, **settings)
     groups = mixed(annotator)
@@ -80,9 +78,9 @@ def test_soft_capping_is_refused() -> None:
 
 def test_on_a_cpu_sizes_are_rounded_up_so_that_they_repeat(annotator: Annotator) -> None:
     layouts = [lay_out([encode(annotator, "hi", "me" * words)], annotator.device) for words in range(1, 9)]
-    sizes = {(len(own.tokens), own.prefix_rows.shape[1], own.branch_rows.shape[1]) for own in layouts}
+    sizes = {len(own.tokens) for own in layouts}
     assert len(sizes) < len(layouts) / 2
-    assert not any(size % 16 for triple in sizes for size in triple)
+    assert not any(size % 16 for size in sizes)
 
 
 def test_attention_sinks_are_refused() -> None:
@@ -97,27 +95,10 @@ def test_outside_a_packed_pass_attention_is_transformers_own(architecture: str) 
     ours, plain = tiny_annotator(family, **settings), tiny_annotator(family, **settings)
     plain.model.set_attn_implementation("eager")
     layout = Layout.of([encode(ours, "hi", "hello")], ours.device)
-    with packed(layout, ours.dtype), torch.inference_mode():
+    with packed(layout), torch.inference_mode():
         ours.decoder(input_ids=layout.tokens[None], position_ids=layout.positions[None], use_cache=False)
     tokens, mask = torch.randint(3, 200, (2, 20)), torch.ones(2, 20, dtype=torch.long)
     mask[1, :8] = 0  # a batch padded on the left, as generation makes them
     with torch.inference_mode():
         one, other = (a.model(input_ids=tokens, attention_mask=mask).logits[mask.bool()] for a in (ours, plain))
     torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-4), (torch.float16, 2e-2)])
-@pytest.mark.parametrize("score", [0.0, 50.0, -12.0, -20.0, -60.0])
-def test_scores_whose_exponentials_a_float_cannot_hold_are_attended_all_the_same(
-    annotator: Annotator, score: float, dtype: torch.dtype, allowed: float
-) -> None:
-    group = encode(annotator, "hi", "me")
-    layout = Layout.of([group], annotator.device)
-    source = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, 2, group.size, 8, generator=source) for _ in range(3))
-    query[..., 0], key[..., 0] = 1.0, score
-    query, key, value = (part.to(dtype) for part in (query, key, value))
-    with packed(layout, dtype):
-        ours, _ = paired_attention(nn.Identity(), query, key, value, None, scaling=1.0)
-    plain = scaled_dot_product_attention(query.double(), key.double(), value.double(), is_causal=True, scale=1.0)
-    torch.testing.assert_close(ours.double(), plain.transpose(1, 2), atol=allowed, rtol=allowed)

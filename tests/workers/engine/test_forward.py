@@ -191,7 +191,7 @@ def test_outside_a_reading_the_model_runs_to_its_end(annotator: Annotator) -> No
     group = encode(annotator, "hi", "hello")
     read(annotator, [group], [Site(0, "mean")])
     layout = Layout.of([group], annotator.device)
-    with packed(layout, annotator.dtype), torch.inference_mode():
+    with packed(layout), torch.inference_mode():
         logits = annotator.model(layout.tokens[None], position_ids=layout.positions[None], use_cache=False).logits
     assert logits.shape == (1, group.size, len(annotator.tokenizer))
 

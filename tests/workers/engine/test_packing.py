@@ -81,12 +81,6 @@ def test_lengths_contents_and_parents_describe_each_response(layout: Layout) -> 
     assert layout.requests.tolist() == [[1, 3], [0, 1]]
 
 
-def test_scatter_leads_every_token_back_from_the_tables(layout: Layout) -> None:
-    tables = torch.cat([layout.prefix_rows.flatten(), layout.branch_rows.flatten()])
-    assert tables[layout.scatter].tolist() == list(range(10))
-    assert layout.scatter.tolist() == [0, 1, 2, 6, 7, 9, 10, 11, 3, 12]
-
-
 @pytest.mark.parametrize(
     ("pooling", "expected"),
     [
@@ -146,14 +140,3 @@ def test_a_row_is_padded_with_its_first_token_at_its_first_position_and_no_table
         weights = pooling_weights(padded, pooling)
         assert torch.equal(weights[:, :10], pooling_weights(layout, pooling))
         assert not weights[:, 10:].any()
-    assert padded.scatter.tolist() == [*layout.scatter.tolist(), *[layout.scatter[0].item()] * 6]
-
-
-def test_tables_are_padded_with_a_place_that_counts_for_nothing(layout: Layout) -> None:
-    padded = Layout.of([TWO_RESPONSES, EMPTY_RESPONSE], torch.device("cpu"), side=8)
-    assert [padded.prefix_rows.shape, padded.branch_rows.shape] == [(2, 8), (3, 8)]
-    assert torch.equal(padded.tokens, layout.tokens)
-    assert torch.equal(padded.prefix_rows[padded.prefix_real], layout.prefix_rows[layout.prefix_real])
-    assert torch.equal(padded.branch_rows[padded.branch_real], layout.branch_rows[layout.branch_real])
-    for pooling in get_args(Pooling):
-        assert torch.equal(pooling_weights(padded, pooling), pooling_weights(layout, pooling))

@@ -84,7 +84,7 @@ def test_weights_changed_after_loading_are_those_that_count(fast: Annotator) -> 
 def test_gradients_take_the_module_s_own_way(fast: Annotator) -> None:
     mlp: Any = fast.blocks[0].mlp
     x = torch.randn(1, 5, fast.width, dtype=torch.bfloat16, requires_grad=True)
-    with packed(Layout.of(groups_of(fast), fast.device), fast.dtype):
+    with packed(Layout.of(groups_of(fast), fast.device)):
         mlp(x).sum().backward()
     assert x.grad is not None
     assert x.grad.count_nonzero() > 0
@@ -97,6 +97,6 @@ def test_a_copy_multiplies_with_its_own_weights(fast: Annotator) -> None:
         twin.down_proj.weight.zero_()
     x = torch.randn(1, 5, fast.width, dtype=torch.bfloat16)
     layout = Layout.of(groups_of(fast), fast.device)
-    with packed(layout, fast.dtype), torch.inference_mode():
+    with packed(layout), torch.inference_mode():
         assert twin(x).count_nonzero() == 0
         assert mlp(x).count_nonzero() > 0
