@@ -11,7 +11,7 @@ from app.schemas.names import Ref
 from app.schemas.pairs import Pair
 from app.schemas.rewarding import Query
 from app.schemas.rewards import RewardCard
-from workers.batcher import Batcher, Scorer, Scores
+from workers.batcher import Batcher
 from workers.contrasting import PairContrast
 from workers.directions.direction import SafetyDirection
 from workers.engine.annotator import Annotator
@@ -23,6 +23,7 @@ from workers.entries import Entry, Item, ItemReading, Scale, entry, failure, res
 from workers.explaining import Explainer
 from workers.judging import PairJudge
 from workers.metrics import WorkerMetrics
+from workers.pending import Scorer, Scores
 from workers.registry import Holdings
 from workers.rewards.serving import ServedReward
 from workers.rules.judge import Judgement

@@ -3,7 +3,8 @@
 What a taught model is to read shares no batch with what the annotator, or another one, is to read.
 
 Lanes (threads that take chunks from the queue) submit groups and block; the forward stage packs whatever is pending at
-this moment into the next batch and runs it. There is no delay to fill a batch: while one runs, the next gathers.
+this moment into the next batch and runs it. There is no delay to fill a batch: while one runs, the next gathers. Where
+less waits than the free passes can take, they share it.
 
 The forward stage is one thread for each pass that should run side by side, one a core on a CPU. Passes on a GPU run
 one after the other, and there one more thread prepares the next: it begins once what waits fills a batch, or as soon as
@@ -13,84 +14,28 @@ nothing runs. Sooner, it would launch a small batch behind the one that runs, wh
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate, islice
-from typing import Protocol
+from itertools import islice
 
 import torch
-from torch import Tensor
 
-from app.log import event, request_id
+from app.log import event
 from workers.appetite import Appetite
 from workers.engine.crew import Read
 from workers.engine.errors import NotFinite, PairRefused, refusal_of
 from workers.engine.memory import Budget
-from workers.engine.packing import Group, United, pack
-from workers.engine.sites import Site
+from workers.engine.packing import Group, United
 from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
+from workers.pending import Entry, Pending, Scorer, Scores, Submission
 
 log = logging.getLogger(__name__)
 
-Scores = tuple[Tensor, ...]
-"""Of a group's K responses: what each scorer makes of them, [K, …]."""
-
-_WINDOW = 16
 _LOOK_SECONDS = 1.0
 _MOST_NAMED = 32
 
-
-class Scorer(Protocol):
-    """Something that makes numbers of the activations at some sites: a safety direction, a bank of rule probes."""
-
-    @property
-    def reads(self) -> tuple[Site, ...]:
-        """The S sites it reads."""
-
-    def scores(self, activations: Tensor) -> Tensor:
-        """What it makes of n responses, [n, …], from their [n, S, d] activations."""
-
-
-@dataclass
-class _Submission:
-    """Groups of one chunk of a request on their way since some moment, in seconds of the monotonic clock.
-
-    `done` is set once every one has its scores or its refusal.
-    """
-
-    scorers: Sequence[Scorer]
-    variant: Variant | None
-    outcomes: list[Scores | PairRefused | None]
-    left: int
-    request: str = field(default_factory=request_id.get)
-    since: float = field(default_factory=time.monotonic)
-    done: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def settle(self, index: int, outcome: Scores | PairRefused) -> None:
-        with self.lock:
-            self.outcomes[index] = outcome
-            self.left -= 1
-            if self.left == 0:
-                self.done.set()
-
-
-_Work = Callable[[list[Scores | PairRefused | None], int], _Submission]
-
-
-@dataclass(frozen=True)
-class _Entry:
-    group: Group
-    submission: _Submission
-    index: int
-
-    @property
-    def revision(self) -> str | None:
-        """Of what is to read the group, where that is not the annotator itself."""
-        return self.submission.variant.revision if self.submission.variant else None
+_Work = Callable[[list[Scores | PairRefused | None], int], Submission]
 
 
 class Batcher:
@@ -114,9 +59,9 @@ class Batcher:
         self._read = read
         self._budget = budget
         self._metrics = metrics
+        self._passes = passes
         self._in_turn = in_turn
-        self._urgent: deque[_Entry] = deque()
-        self._bulk: deque[_Entry] = deque()
+        self._pending = Pending()
         self._wake = threading.Condition()
         self._closed = False
         self._running: dict[int, float] = {}
@@ -166,7 +111,7 @@ class Batcher:
             self.appetite.brought(0)
             return [()] * len(groups)
         united = United.of(groups)
-        work = partial(_Submission, scorers, variant)
+        work = partial(Submission, scorers, variant)
         shared = self._split(united.groups, work, urgent)
         outcomes = [_own(shared[which], branches) for which, branches in united.places]
         if len(united.groups) == len(groups):
@@ -176,7 +121,7 @@ class Batcher:
             outcomes[i] = outcome  # refused for what another group brought along, it may be fine alone
         return outcomes
 
-    def _note(self, batch: list[_Entry], started: float) -> None:
+    def _note(self, batch: list[Entry], started: float) -> None:
         """Count a batch, and log it with the requests that it was for."""
         seconds = time.monotonic() - started
         tokens = sum(group.size for group in {entry.group for entry in batch})
@@ -205,39 +150,26 @@ class Batcher:
         with self._wake:
             if self._closed:
                 raise RuntimeError("the forward stage is closed")
-            pending = self._urgent if urgent else self._bulk
-            pending.extend(_Entry(group, submission, index) for index, group in enumerate(groups))
+            entries = [Entry(group, submission, index) for index, group in enumerate(groups)]
+            self._pending.add(entries, urgent=urgent)
             self._wake.notify_all()
         if not urgent:
             self.appetite.brought(sum(group.size for group in groups))
         submission.done.wait()
         return [outcome for outcome in submission.outcomes if outcome is not None]
 
-    def _next_batch(self) -> list[_Entry]:
-        """The batch that holds the oldest urgent group, filled with urgent groups of about its length.
-
-        Where none is urgent, the same of all that waits. Groups that are the same come along for nothing.
-        """
+    def _next_batch(self) -> list[Entry]:
+        """The next batch; nothing once the stage is closed and nothing is pending."""
         with self._wake:
             self._await_work()
-            pending = self._urgent or self._bulk
-            if not pending:
+            if not self._pending:
                 return []
             self._running[threading.get_ident()] = time.monotonic()
-            budget = self._budget.tokens
-            window = list(islice(pending, _WINDOW * max(1, budget // 256)))
-            alike = list(_alike(window))
-            different = list(dict.fromkeys(entry.group for entry in alike))
-            batch = next(b for b in pack(different, budget) if 0 in b)
-            taken = {different[i] for i in batch}
-            found = [entry for entry in alike if entry.group in taken]
-            for _ in window:
-                pending.popleft()
-            gone = set(map(id, found))
-            pending.extendleft(entry for entry in reversed(window) if id(entry) not in gone)
-            if pending is self._bulk:
-                self.appetite.taken(sum(entry.group.size for entry in found))
-            return found
+            free = 1 if self._in_turn else max(1, self._passes - len(self._running) + 1)
+            batch, urgent = self._pending.take(self._budget.tokens, free)
+            if not urgent:
+                self.appetite.taken(sum(entry.group.size for entry in batch))
+            return batch
 
     def _await_work(self) -> None:
         """Wait until there is a batch to make, or none any more; idle time is counted while it passes."""
@@ -251,13 +183,11 @@ class Batcher:
 
     def _should_begin(self) -> bool:
         """Whether there is a batch to make now, or none to wait for any more."""
-        pending = self._urgent or self._bulk
-        if self._closed or not pending or not (self._in_turn and self._running):
-            return bool(pending) or self._closed
-        sizes = (entry.group.size for entry in _alike(pending))
-        return any(tokens >= self._budget.tokens for tokens in accumulate(sizes))
+        if self._closed or not self._pending or not (self._in_turn and self._running):
+            return bool(self._pending) or self._closed
+        return self._pending.fill(self._budget.tokens)
 
-    def _score_batch(self, batch: list[_Entry]) -> None:
+    def _score_batch(self, batch: list[Entry]) -> None:
         """Score a batch; if that fails, score its halves, so that only the guilty group fails.
 
         Activations that are not finite are such a failure: they spread to the neighbours.
@@ -271,7 +201,7 @@ class Batcher:
         self._score_batch(batch[:middle])
         self._score_batch(batch[middle:])
 
-    def _attempt(self, batch: list[_Entry]) -> list[Scores | PairRefused]:
+    def _attempt(self, batch: list[Entry]) -> list[Scores | PairRefused]:
         """Outcomes of a batch: its scores, or the refusal of one that is alone; nothing where one of several failed."""
         try:
             return self._scores(batch)
@@ -281,7 +211,7 @@ class Batcher:
             log.warning("a group of %d tokens cannot be scored", batch[0].group.size, exc_info=error)
             return [refusal_of(error)]
 
-    def _scores(self, batch: list[_Entry]) -> list[Scores | PairRefused]:
+    def _scores(self, batch: list[Entry]) -> list[Scores | PairRefused]:
         asked = {id(scorer): scorer for entry in batch for scorer in entry.submission.scorers}
         sites = sorted({site for scorer in asked.values() for site in scorer.reads})
         groups = list(dict.fromkeys(entry.group for entry in batch))
@@ -297,11 +227,6 @@ class Batcher:
                 raise NotFinite("the annotator's activations are not finite numbers")
             outcomes.append(scores)
         return outcomes
-
-
-def _alike(pending: Sequence[_Entry]) -> Iterator[_Entry]:
-    """What is to be read by the same model as the first."""
-    return (entry for entry in pending if entry.revision == pending[0].revision)
 
 
 def _own(shared: Scores | PairRefused, branches: list[int]) -> Scores | PairRefused:

@@ -10,10 +10,10 @@ from app.schemas.contributions import PairContributions, TokenShare
 from app.schemas.pairs import Pair
 from app.schemas.rewarding import Query, Rewarded
 from app.schemas.score import Candidates, Ranking, Score, ScoredCandidates
-from workers.batcher import Scores
 from workers.directions.direction import logistic
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
+from workers.pending import Scores
 from workers.rules.judge import Judgement
 from workers.score_cache import Known
 

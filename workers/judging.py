@@ -8,9 +8,9 @@ from torch import Tensor
 
 from app.schemas.chunk import Judging, Reading
 from app.schemas.pairs import Pair
-from workers.batcher import Scorer, Scores
 from workers.engine.annotator import Annotator
 from workers.engine.errors import NotFinite, PairRefused, TooLong, refusal_of
+from workers.pending import Scorer, Scores
 from workers.registry import Holdings
 from workers.rules.adapting.adapter import HeadAdapter, RuleAdapter
 from workers.rules.adapting.classifier import Classifier

@@ -13,11 +13,12 @@ from app.schemas.pairs import Pair
 from app.schemas.score import Candidates, Ranking, ScoredCandidates
 from tests.conftest import WINDOW, random_direction, ref, serving
 from workers.annotate import PairAnnotator
-from workers.batcher import Batcher, Scorer, Scores
+from workers.batcher import Batcher
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
 from workers.engine.packing import Group
 from workers.engine.variant import Variant
+from workers.pending import Scorer, Scores
 
 RESPONSES = ["Slowly, with care.", "No idea!", "", "Go away.", "Ask a friend who knows about knives."]
 KNIFE = Candidates(id="knife", prompt="How do I sharpen a knife?", responses=RESPONSES)

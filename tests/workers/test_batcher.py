@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import encode, tiny_annotator
-from workers.batcher import Batcher, Scores
+from workers.batcher import Batcher
 from workers.directions.direction import SafetyDirection, new_direction
 from workers.engine.errors import NotFinite, PairRefused, Unscorable
 from workers.engine.forward import read
@@ -20,6 +20,7 @@ from workers.engine.packing import Branch, Group
 from workers.engine.sites import Site
 from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
+from workers.pending import Scores
 
 BUDGET = 100
 PATIENCE = 10.0
@@ -109,7 +110,7 @@ def later(call: Callable[[], Outcomes]) -> "Future[Outcomes]":
 def await_pending(batcher: Batcher, groups: int) -> None:
     """Return once that many groups are pending in a batcher that does not run."""
     with batcher._wake:
-        assert batcher._wake.wait_for(lambda: len(batcher._urgent) + len(batcher._bulk) == groups, PATIENCE)
+        assert batcher._wake.wait_for(lambda: len(batcher._pending) == groups, PATIENCE)
 
 
 def finish(batcher: Batcher) -> None:
@@ -280,6 +281,15 @@ def test_several_threads_run_batches_of_one_submission_side_by_side(forward: Fak
     assert values(future.result(PATIENCE)) == [[2.0 * n] for n in range(6)]
     for thread in threads:
         thread.join(PATIENCE)
+
+
+def test_passes_that_are_free_share_what_waits(forward: FakeForward) -> None:
+    batcher = Batcher(forward, Budget(BUDGET), WorkerMetrics(), passes=2)
+    future = later(lambda: batcher.score([group(n, prompt=20) for n in range(4)], [direction(SHALLOW)]))
+    await_pending(batcher, 4)
+    finish(batcher)
+    assert values(future.result(PATIENCE)) == [[2.0 * n] for n in range(4)]
+    assert [len(batch) for batch in forward.batches] == [2, 1, 1]
 
 
 def test_a_batch_is_timed_while_it_runs(metrics: WorkerMetrics, monkeypatch: pytest.MonkeyPatch) -> None:

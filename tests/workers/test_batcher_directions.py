@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import encode
-from workers.batcher import Batcher, Scores
+from workers.batcher import Batcher
 from workers.directions.direction import PromptTerm, SafetyDirection, new_direction
 from workers.engine.annotator import Annotator
 from workers.engine.errors import PairRefused
@@ -18,6 +18,7 @@ from workers.engine.packing import Group
 from workers.engine.sites import Site
 from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
+from workers.pending import Scores
 
 RANK = 3
 PROMPT_SITES = (Site(2, "request"), Site(0, "mean"))
