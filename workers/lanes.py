@@ -22,6 +22,7 @@ from rq.worker import WorkerStatus
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2
+_BEAT_SECONDS = 30.0
 _RESTART_SECONDS = 1.0
 
 
@@ -29,38 +30,51 @@ class Lane(SimpleWorker):
     """An RQ worker that can live on any thread."""
 
     death_penalty_class = TimerDeathPenalty
+    _beat = -_BEAT_SECONDS
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Tell RQ's monitoring that the lane lives, twice a minute: after seven it would be taken for dead."""
+        if time.monotonic() - self._beat >= _BEAT_SECONDS:
+            self._beat = time.monotonic()
+            super().heartbeat(timeout, pipeline)
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
         """The next job; None once the lane should stop, which RQ's own loop would only notice by a signal."""
-        self.set_state(WorkerStatus.IDLE)
+        if self.get_state() != WorkerStatus.IDLE:
+            self.set_state(WorkerStatus.IDLE)
         while not self._stop_requested:
             self.heartbeat()
             if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
             try:
-                return Queue.dequeue_any(
-                    self.queues,
-                    _POLL_SECONDS,
-                    connection=self.connection,
-                    serializer=self.serializer,
-                    death_penalty_class=self.death_penalty_class,
-                )
+                found = Queue.lmove(self.connection, self.queues[0].key, _POLL_SECONDS)
             except DequeueTimeout:
                 continue
+            if found and (job := self._forgotten(found[1].decode())):
+                return job, self.queues[0]
         return None
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Do a task, after which RQ knows nothing of it, nor while it is done.
+    def _forgotten(self, job_id: str) -> Job | None:
+        """A job of which RQ knows nothing from now on; None where it did not before.
 
         It only says that there may be work, and the job store holds all that must not be lost: RQ's records of who
         does which task since when would cost a request of one pair several milliseconds.
         """
+        job = Job(job_id, connection=self.connection, serializer=self.serializer)
         with self.connection.pipeline(transaction=False) as pipe:
-            pipe.lrem(queue.intermediate_queue_key, 1, job.id)
+            pipe.hgetall(job.key)
             pipe.delete(job.key)
-            pipe.execute()
+            pipe.lrem(self.queues[0].intermediate_queue_key, 1, job_id)
+            told, *_ = pipe.execute()
+        if not told:
+            return None
+        job.restore(told)
+        return job
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Do a task."""
         try:
             job.func(*job.args)
         except Exception as error:  # without its message, which may be a pair's
@@ -72,6 +86,9 @@ class Lane(SimpleWorker):
 
     def _install_signal_handlers(self) -> None:
         """Signals belong to the main thread."""
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """RQ's remote commands are not used."""
 
     def subscribe(self) -> None:
         """RQ's remote commands are not used."""

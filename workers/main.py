@@ -54,7 +54,7 @@ EXIT_CONFIGURATION = 78
 EXIT_STORE = 1
 """The artifact store does not answer: a supervisor should try again."""
 
-_LANES = {keys.ANNOTATE: 8, keys.BULK: 8, keys.TRAIN: 1}
+_LANES = {keys.ANNOTATE: 24, keys.BULK: 8, keys.TRAIN: 1}
 _STALL_SECONDS = 300.0
 _DRAIN_SECONDS = 30.0
 

@@ -55,6 +55,9 @@ class Duty:
     trainer: Trainer
 
 
+_Work = Callable[[Duty, Hand, Claim], bool]
+"""What is done with a chunk; says whether that took it out of the hand."""
+
 _duties: list[Duty] = []
 _quarantine = threading.Lock()
 
@@ -75,7 +78,7 @@ def fit_next(queue: str) -> None:
     _sweep(_duties[0])
 
 
-def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
+def _next(queue: str, work: _Work) -> None:
     """Work on chunk after chunk while there are any: RQ's task around them costs as much as a chunk of one pair."""
     duty = _duties[0]
     hand = Hand(duty.jobs, duty.worker, threading.current_thread().name)
@@ -92,13 +95,14 @@ def _next(queue: str, work: Callable[[Duty, Hand, Claim], None]) -> None:
             return
 
 
-def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, Claim], None]) -> None:
+def _work_on(duty: Duty, hand: Hand, claim: Claim, work: _Work) -> None:
     """Whatever becomes of it, the chunk is out of the hand afterwards."""
+    gone = False
     request_id.set(claim.request)
     if claim.waited is not None:
         duty.pairs.metrics.queue_wait.labels(claim.queue).observe(claim.waited)
     try:
-        _patiently(lambda: work(duty, hand, claim))
+        gone = _patiently(lambda: work(duty, hand, claim))
     except (NotHeld, AlignmentError, DirectionError, RewardError, RuleError, EngineError, Taken) as error:
         _fail(duty, claim, str(error))
     except ArtifactMissing:
@@ -113,7 +117,8 @@ def _work_on(duty: Duty, hand: Hand, claim: Claim, work: Callable[[Duty, Hand, C
         # The message of an error may quote what it could not handle, and no text of a pair goes to the log.
         log.error("chunk %s of job %s failed: %s at %s", claim.number, claim.job_id, type(error).__name__, _at(error))
         _fail(duty, claim, f"the worker failed ({type(error).__name__}); its log says where")
-    _patiently(hand.put_down)
+    if not gone:
+        _patiently(hand.put_down)
     request_id.set("")
 
 
@@ -131,22 +136,22 @@ def _fail(duty: Duty, claim: Claim, reason: str) -> None:
     _patiently(lambda: duty.jobs.fail(claim.job_id, reason))
 
 
-def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
+def _annotate(duty: Duty, hand: Hand, claim: Claim) -> bool:
     started = time.monotonic()
     chunk = _chunk(duty, claim)
     if chunk is None:
-        return
+        return False
     try:
         answer = _answer(duty, hand, claim, chunk, Manner(claim.queue != keys.BULK, _while_wanted(duty, claim)))
     except Interrupted:
         hand.give_back()
-        return
+        return False
     done, failed = answer.counts()
     computed = time.monotonic()
     body = answer.model_dump_json().encode()
     if claim.rows is not None:
         if not _patiently(lambda: duty.jobs.wanted(claim.job_id, claim.number)):
-            return  # what was counted is what is kept, and nothing of a job whose results are deleted
+            return False  # what was counted is what is kept, and nothing of a job whose results are deleted
         _patiently(partial(duty.artifacts.write, answer_path(claim.job_id, claim.number), body))
         body = b""
     taken = _patiently(lambda: hand.answer(claim, body, done=done, failed=failed, tokens=chunk.tokens))
@@ -154,6 +159,7 @@ def _annotate(duty: Duty, hand: Hand, claim: Claim) -> None:
     if taken:
         duty.pairs.metrics.answered(answer, chunk.tokens)
     _log_end(claim, "chunk", started, annotated=done, refused=failed, tokens=chunk.tokens)
+    return True
 
 
 def _log_end(claim: Claim, what: str, started: float, **figures: int) -> None:
@@ -220,10 +226,10 @@ def _answer(duty: Duty, hand: Hand, claim: Claim, chunk: Chunk, manner: Manner) 
     return answer.model_copy(update={"entries": entries})
 
 
-def _train(duty: Duty, hand: Hand, claim: Claim) -> None:
+def _train(duty: Duty, hand: Hand, claim: Claim) -> bool:
     """Asks the queue patiently itself: begun again, the work would lose what was done, or meet its own result."""
     if claim.payload is None:
-        return
+        return False
     started = time.monotonic()
     _sweep(duty)
     order = duty.trainer.order(claim.kind, claim.payload)
@@ -235,9 +241,10 @@ def _train(duty: Duty, hand: Hand, claim: Claim) -> None:
         answer = duty.trainer.carry_out(order, claim.job_id, note)
     except Interrupted:
         hand.give_back()
-        return
+        return False
     _patiently(lambda: hand.answer(claim, answer.model_dump_json().encode(), done=0))
     _log_end(claim, claim.kind, started)
+    return True
 
 
 def _sweep(duty: Duty) -> None:

@@ -1,6 +1,7 @@
 """The shared forward stage: everybody gets their own scores, whoever shares the batch."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import count
@@ -299,7 +300,7 @@ def test_a_batch_is_timed_while_it_runs(metrics: WorkerMetrics, monkeypatch: pyt
         running.append(timed.batch_seconds())
         return torch.zeros(sum(len(g.branches) for g in groups), 1, 2)
 
-    monkeypatch.setattr("workers.batcher.time", SimpleNamespace(monotonic=count(100.0, 7.0).__next__))
+    monkeypatch.setattr("workers.batcher.time", SimpleNamespace(monotonic=count(100.0, 7.0).__next__, sleep=time.sleep))
     timed = Batcher(forward, Budget(BUDGET), metrics)
     assert timed.batch_seconds() == 0
     later(lambda: timed.score([group(1)], [direction(SHALLOW)]))
@@ -368,7 +369,7 @@ def test_time_without_work_is_told_from_time_with_it(metrics: WorkerMetrics, mon
     clock = count(100.0, 1.0)
     forward = FakeForward()
     watched = Batcher(forward, Budget(BUDGET), metrics)
-    monkeypatch.setattr("workers.batcher.time", SimpleNamespace(monotonic=clock.__next__))
+    monkeypatch.setattr("workers.batcher.time", SimpleNamespace(monotonic=clock.__next__, sleep=time.sleep))
     later(lambda: watched.score([group(1), group(2, prompt=BUDGET)], [direction(SHALLOW)]))
     await_pending(watched, 2)
     finish(watched)  # looks at the clock before and after each wait and each batch; the last wait is for the end

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 from redis import Redis
-from rq import Queue
+from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
 from workers.lanes import Lanes
@@ -59,3 +59,21 @@ def test_a_task_that_fails_costs_the_next_nothing_and_its_words_are_not_logged(
         assert _done.get(timeout=10)[0] == "b"
     assert f"a task of {_TASKS} failed: ValueError" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_task_that_rq_has_lost_costs_the_next_nothing(tasks: Queue) -> None:
+    tasks.push_job_id("lost")
+    put(tasks, "c")
+    assert _done.get(timeout=10)[0] == "c"
+
+
+def test_rqs_monitoring_hears_of_a_lane_now_and_then_and_not_with_every_task(tasks: Queue, redis: Redis) -> None:
+    put(tasks, "d")
+    assert _done.get(timeout=10)[0] == "d"
+    (lane,) = Worker.all(queue=tasks)
+    first = redis.hget(lane.key, "last_heartbeat")
+    put(tasks, "e", "f")
+    assert [_done.get(timeout=10)[0] for _ in range(2)] == ["e", "f"]
+    assert first is not None
+    assert redis.hget(lane.key, "last_heartbeat") == first
+    assert redis.ttl(lane.key) > 60

@@ -24,6 +24,7 @@ PLAIN_TEMPLATE = (
 """What an annotator without a chat template of its own gets."""
 
 _MARK = "\ue000{}\ue001"
+_FEW = 8  # texts that are tokenised sooner than threads would begin to
 
 
 class ChatTemplate:
@@ -177,7 +178,9 @@ class ChatTemplate:
         Raises:
             TemplateRefused: one holds a control token that cannot be written as text.
         """
-        encoded = [e.ids for e in self._text.encode_batch_fast(list(texts), add_special_tokens=False)]
+        batches = [list(texts)] if len(texts) > _FEW else [[text] for text in texts]
+        found = (self._text.encode_batch_fast(batch, add_special_tokens=False) for batch in batches)
+        encoded = [e.ids for batch in found for e in batch]
         for index, ids in enumerate(encoded):
             if not self._control.keys().isdisjoint(ids):
                 encoded[index] = self._encode_apart(texts[index])
