@@ -14,6 +14,7 @@ from benchmarks.case import Case
 from workers.configured import configured_annotator
 from workers.engine.forward import read
 from workers.engine.packing import pack
+from workers.engine.tiles import joined, pieces
 
 _ROWS = 16
 
@@ -37,6 +38,10 @@ def main() -> None:
     for one in operators[:_ROWS]:
         table.add_row(one.key, f"{one.self_cpu_time_total / whole:.1%}", f"{one.count:,}")
     Console().print(table)
+    cut = [piece for batch in batches for piece in pieces(batch)]
+    seen = sum(piece.count * piece.before + piece.count * (piece.count + 1) // 2 for piece in cut)
+    computed = sum(tile.scores for batch in batches for tile in joined(pieces(batch)))
+    print(f"attention computes {computed / seen:.2f} times the scores of tokens that may see each other")
     print(f"{whole / 1e6:.2f} s for {case.tokens:,} tokens, {case.layers(case.default())} layers")
 
 

@@ -28,14 +28,14 @@ from workers.engine.memory import Budget
 from workers.engine.packing import Group, United
 from workers.engine.variant import Variant
 from workers.metrics import WorkerMetrics
-from workers.pending import Entry, Pending, Scorer, Scores, Submission
+from workers.pending import Pending, PendingGroup, Scorer, Scores, Submitted
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 _MOST_NAMED = 32
 
-_Work = Callable[[list[Scores | PairRefused | None], int], Submission]
+_Work = Callable[[list[Scores | PairRefused | None], int], Submitted]
 
 
 class Batcher:
@@ -81,8 +81,9 @@ class Batcher:
                 with self._wake:
                     del self._running[me]
                     self._wake.notify_all()
+            ended = time.monotonic()
             time.sleep(0)  # those whose groups these were go on first
-            self._note(batch, started)
+            self._note(batch, started, ended)
 
     def close(self) -> None:
         """Let `run` return once nothing is pending."""
@@ -112,7 +113,7 @@ class Batcher:
             self.appetite.brought(0)
             return [()] * len(groups)
         united = United.of(groups)
-        work = partial(Submission, scorers, variant)
+        work = partial(Submitted, scorers, variant)
         shared = self._split(united.groups, work, urgent)
         outcomes = [_own(shared[which], branches) for which, branches in united.places]
         if len(united.groups) == len(groups):
@@ -122,9 +123,9 @@ class Batcher:
             outcomes[i] = outcome  # refused for what another group brought along, it may be fine alone
         return outcomes
 
-    def _note(self, batch: list[Entry], started: float) -> None:
+    def _note(self, batch: list[PendingGroup], started: float, ended: float) -> None:
         """Count a batch, and log it with the requests that it was for."""
-        seconds = time.monotonic() - started
+        seconds = ended - started
         tokens = sum(group.size for group in {entry.group for entry in batch})
         waited = started - min(entry.submission.since for entry in batch)
         self._metrics.batch(tokens, self._budget.tokens, seconds, waited)
@@ -151,7 +152,7 @@ class Batcher:
         with self._wake:
             if self._closed:
                 raise RuntimeError("the forward stage is closed")
-            entries = [Entry(group, submission, index) for index, group in enumerate(groups)]
+            entries = [PendingGroup(group, submission, index) for index, group in enumerate(groups)]
             self._pending.add(entries, urgent=urgent)
             self._wake.notify_all()
         if not urgent:
@@ -159,7 +160,7 @@ class Batcher:
         submission.done.wait()
         return [outcome for outcome in submission.outcomes if outcome is not None]
 
-    def _next_batch(self) -> list[Entry]:
+    def _next_batch(self) -> list[PendingGroup]:
         """The next batch; nothing once the stage is closed and nothing is pending."""
         with self._wake:
             self._await_work()
@@ -186,9 +187,9 @@ class Batcher:
         """Whether there is a batch to make now, or none to wait for any more."""
         if self._closed or not self._pending or not (self._in_turn and self._running):
             return bool(self._pending) or self._closed
-        return self._pending.fill(self._budget.tokens)
+        return self._pending.fills(self._budget.tokens)
 
-    def _score_batch(self, batch: list[Entry]) -> None:
+    def _score_batch(self, batch: list[PendingGroup]) -> None:
         """Score a batch; if that fails, score its halves, so that only the guilty group fails.
 
         Activations that are not finite are such a failure: they spread to the neighbours.
@@ -202,7 +203,7 @@ class Batcher:
         self._score_batch(batch[:middle])
         self._score_batch(batch[middle:])
 
-    def _attempt(self, batch: list[Entry]) -> list[Scores | PairRefused]:
+    def _attempt(self, batch: list[PendingGroup]) -> list[Scores | PairRefused]:
         """Outcomes of a batch: its scores, or the refusal of one that is alone; nothing where one of several failed."""
         try:
             return self._scores(batch)
@@ -212,7 +213,7 @@ class Batcher:
             log.warning("a group of %d tokens cannot be scored", batch[0].group.size, exc_info=error)
             return [refusal_of(error)]
 
-    def _scores(self, batch: list[Entry]) -> list[Scores | PairRefused]:
+    def _scores(self, batch: list[PendingGroup]) -> list[Scores | PairRefused]:
         asked = {id(scorer): scorer for entry in batch for scorer in entry.submission.scorers}
         sites = sorted({site for scorer in asked.values() for site in scorer.reads})
         groups = list(dict.fromkeys(entry.group for entry in batch))

@@ -33,7 +33,7 @@ class Lane(SimpleWorker):
     _beat = -_BEAT_SECONDS
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Tell RQ's monitoring that the lane lives, twice a minute: after seven it would be taken for dead."""
+        """Tell RQ's monitoring that the lane lives, twice a minute: after eight it would be taken for dead."""
         if time.monotonic() - self._beat >= _BEAT_SECONDS:
             self._beat = time.monotonic()
             super().heartbeat(timeout, pipeline)

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Protocol
 
 from torch import Tensor
@@ -34,7 +34,7 @@ class Scorer(Protocol):
 
 
 @dataclass
-class Submission:
+class Submitted:
     """Groups of one chunk of a request on their way since some moment, in seconds of the monotonic clock.
 
     `done` is set once every one has its scores or its refusal.
@@ -59,11 +59,11 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PendingGroup:
     """A group of a submission, at its index there."""
 
     group: Group
-    submission: Submission
+    submission: Submitted
     index: int
 
     @property
@@ -73,25 +73,24 @@ class Entry:
 
 
 class Pending:
-    """Entries in the order in which they came, urgent ones before the others. Not for several threads at once."""
+    """Groups in the order in which they came, urgent ones before the others. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._urgent: deque[Entry] = deque()
-        self._bulk: deque[Entry] = deque()
+        self._urgent: deque[PendingGroup] = deque()
+        self._bulk: deque[PendingGroup] = deque()
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._bulk)
 
-    def add(self, entries: Iterable[Entry], *, urgent: bool) -> None:
+    def add(self, entries: Iterable[PendingGroup], *, urgent: bool) -> None:
         """Let some more wait."""
         (self._urgent if urgent else self._bulk).extend(entries)
 
-    def fill(self, tokens: int) -> bool:
-        """Whether so many tokens of what may come next can share a batch."""
-        sizes = (entry.group.size for entry in _alike(self._urgent or self._bulk))
-        return any(sum_ >= tokens for sum_ in accumulate(sizes))
+    def fills(self, tokens: int) -> bool:
+        """Whether a batch of so many tokens would be full."""
+        return _reaches(_alike(self._urgent or self._bulk), tokens)
 
-    def take(self, tokens: int, passes: int) -> tuple[list[Entry], bool]:
+    def take(self, tokens: int, passes: int) -> tuple[list[PendingGroup], bool]:
         """The batch that holds the oldest urgent group, filled with urgent groups of about its length.
 
         Where none is urgent, the same of all that waits. Groups that are the same come along for nothing.
@@ -107,9 +106,10 @@ class Pending:
         window = list(islice(queue, _WINDOW * max(1, tokens // 256)))
         alike = list(_alike(window))
         different = list(dict.fromkeys(entry.group for entry in alike))
-        if len(window) == len(self):
-            tokens = min(tokens, -(-sum(group.size for group in different) // passes))
-        batch = next((batch for batch in pack(different, tokens) if 0 in batch), [])
+        if not _reaches(chain(self._urgent, self._bulk), tokens * passes):
+            waiting = {entry.group for entry in chain(self._urgent, self._bulk)}
+            tokens = -(-sum(group.size for group in waiting) // passes)
+        batch = next(batch for batch in pack(different, tokens) if 0 in batch)
         taken = {different[i] for i in batch}
         found = [entry for entry in alike if entry.group in taken]
         for _ in window:
@@ -119,6 +119,10 @@ class Pending:
         return found, queue is self._urgent
 
 
-def _alike(pending: Sequence[Entry]) -> Iterator[Entry]:
+def _alike(pending: Sequence[PendingGroup]) -> Iterator[PendingGroup]:
     """What is to be read by the same model as the first."""
     return (entry for entry in pending if entry.revision == pending[0].revision)
+
+
+def _reaches(pending: Iterable[PendingGroup], tokens: int) -> bool:
+    return any(total >= tokens for total in accumulate(entry.group.size for entry in pending))

@@ -73,6 +73,24 @@ def test_a_task_works_on_chunk_after_chunk_until_none_is_left(duty: Duty, jobs: 
     assert [state_of(jobs, job_id).status for job_id in ids] == ["completed"] * 3
 
 
+def test_an_answer_takes_a_chunk_out_of_the_hand_and_needs_no_second_word(
+    duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_down: list[Hand] = []
+    monkeypatch.setattr(Hand, "put_down", put_down.append)
+    annotating(jobs, ref(duty.pairs.holdings.directions.all()["held"]))
+    tasks.annotate_next(keys.ANNOTATE)
+    assert in_hand(jobs) == {}
+    assert put_down == []
+
+
+def test_a_chunk_that_fails_is_put_down(duty: Duty, jobs: JobStore) -> None:
+    job_id = annotating(jobs, Ref(id="nowhere", digest="sha256:" + 64 * "0"))
+    tasks.annotate_next(keys.ANNOTATE)
+    assert state_of(jobs, job_id).status == "failed"
+    assert in_hand(jobs) == {}
+
+
 def test_a_task_that_has_worked_for_long_leaves_the_rest_to_another(
     duty: Duty, jobs: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

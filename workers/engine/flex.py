@@ -1,6 +1,6 @@
 """Attention of packed rows on CUDA devices: FlexAttention, which skips the blocks of keys that none of a block sees.
 
-The row stays as it is, and nothing is copied or padded but its end, where rectangles would be padded to the longest.
+The row stays as it is, and nothing is copied or padded but its end.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 A group is a prompt and the K responses that share it. In a packed batch every token appears once: the prompt of a
 group, then its responses one after the other, group after group, padded only at the end. The linear layers see that
-one long row; only attention needs to know who may look at whom, and gets it from the two index tables of `Layout`.
+one long row; only attention needs to know who may look at whom.
 """
 
 from collections.abc import Iterator, Sequence
@@ -118,7 +118,7 @@ class Sized(Protocol):
 def pack(groups: Sequence[Sized], budget: int) -> Iterator[list[int]]:
     """Cut groups into batches of at most `budget` tokens; a group larger than that is a batch of its own.
 
-    Neighbours in length share a batch, so that attention, which works on rectangles, wastes little.
+    Neighbours in length share a batch, so that attention can multiply several at once.
 
     Yields:
         Indices into `groups`, one list a batch; together every index exactly once.
@@ -169,8 +169,7 @@ class Layout:
     def of(cls, groups: Sequence[Group], device: torch.device, multiple: int = 1) -> "Layout":
         """Lay out `groups` in the order given.
 
-        Padding of the row repeats the first token: seeing itself alone, or what a real one sees, it comes to numbers
-        as finite as those.
+        Padding of the row repeats the first token, and comes to numbers as finite as those of real ones.
 
         Args:
             groups: of any number and length.
@@ -208,14 +207,9 @@ class Layout:
         return torch.cat([rows, rows[:1].expand(-len(rows) % self.multiple)])
 
     @cached_property
-    def prefix_real(self) -> Tensor:
-        """[g, P] True where a prompt row holds a token rather than padding."""
-        return _real(self.prefix_rows, self.prefix_lengths)
-
-    @cached_property
     def branch_real(self) -> Tensor:
         """[n, R] True where a response row holds a token rather than padding."""
-        return _real(self.branch_rows, self.branch_lengths)
+        return torch.arange(self.branch_rows.shape[1], device=self.tokens.device) < self.branch_lengths[:, None]
 
 
 def _rows(spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
@@ -224,7 +218,3 @@ def _rows(spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     steps = torch.arange(int(lengths.max()))
     rows = starts[:, None] + steps
     return rows.masked_fill(steps >= lengths[:, None], 0), lengths
-
-
-def _real(rows: Tensor, lengths: Tensor) -> Tensor:
-    return torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]

@@ -24,7 +24,7 @@ PLAIN_TEMPLATE = (
 """What an annotator without a chat template of its own gets."""
 
 _MARK = "\ue000{}\ue001"
-_FEW = 8  # texts that are tokenised sooner than threads would begin to
+_SHORT = 1 << 13  # characters that are tokenised sooner than other threads would begin to
 
 
 class ChatTemplate:
@@ -178,7 +178,7 @@ class ChatTemplate:
         Raises:
             TemplateRefused: one holds a control token that cannot be written as text.
         """
-        batches = [list(texts)] if len(texts) > _FEW else [[text] for text in texts]
+        batches = [[text] for text in texts] if sum(map(len, texts)) <= _SHORT else [list(texts)]
         found = (self._text.encode_batch_fast(batch, add_special_tokens=False) for batch in batches)
         encoded = [e.ids for batch in found for e in batch]
         for index, ids in enumerate(encoded):

@@ -1,4 +1,4 @@
-"""Which rows of a packed batch attend to which, as few rectangles as pay.
+"""Which rows of a packed batch attend to which, in as few rectangles as pay.
 
 Prompts and responses are cut into pieces of at most 128 rows, so that little is multiplied which causality hides. The
 keys of a piece stand one behind the other, wherever they lie in the packed row, and pieces of about the same size are

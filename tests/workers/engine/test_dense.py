@@ -25,9 +25,14 @@ def drawn(groups: list[Group], heads: Heads, padding: int = 0) -> tuple[Tensor, 
     return query, key, value
 
 
-def planned(groups: list[Group], heads: Heads, window: int | None = None, padding: int = 0) -> Plan:
-    length = sum(one.size for one in groups) + padding
-    return Plan(joined(pieces(groups)), length, heads, window, CPU)
+def planned(groups: list[Group], heads: Heads, window: int | None = None) -> Plan:
+    return Plan(joined(pieces(groups)), sum(one.size for one in groups), heads, window, CPU)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No softmax is computed."""
+    monkeypatch.setattr(dense._Products, "softmax", None)
 
 
 def plainly(groups: list[Group], query: Tensor, key: Tensor, value: Tensor, window: int | None = None) -> Tensor:
@@ -39,6 +44,7 @@ def plainly(groups: list[Group], query: Tensor, key: Tensor, value: Tensor, wind
     return made.transpose(1, 2)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("window", [None, 1, 33, 200])
 @pytest.mark.parametrize("heads", [Heads(4, 4), Heads(6, 2), Heads(3, 1)])
 @torch.inference_mode()
@@ -48,27 +54,49 @@ def test_every_row_attends_to_what_it_may_see(heads: Heads, window: int | None) 
     torch.testing.assert_close(found, plainly(BATCH, *given, window))
 
 
+@pytest.mark.usefixtures("quick")
+@torch.inference_mode()
+def test_in_bfloat16_rows_attend_as_closely_as_its_numbers_are_fine() -> None:
+    heads = Heads(6, 2)
+    query, key, value = (part.bfloat16() for part in drawn(BATCH, heads))
+    found = planned(BATCH, heads).attend(query, key, value, 0.5)
+    expected = plainly(BATCH, query.double(), key.double(), value.double())
+    assert (found.double() - expected).norm() < 0.01 * expected.norm()
+
+
+@torch.inference_mode()
+def test_a_prompt_of_no_tokens_is_one_that_its_responses_do_not_see() -> None:
+    groups, heads = [group(0, 20, 3), group(7, 5)], Heads(2, 1)
+    given = drawn(groups, heads)
+    torch.testing.assert_close(planned(groups, heads).attend(*given, 0.5), plainly(groups, *given))
+
+
 @torch.inference_mode()
 def test_keys_of_a_long_text_are_gathered_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dense, "_MOST_KEYS", 500)
     heads = Heads(2, 1)
     given = drawn(BATCH, heads)
-    torch.testing.assert_close(planned(BATCH, heads).attend(*given, 0.5), plainly(BATCH, *given))
+    plan = planned(BATCH, heads)
+    assert len(plan._runs) > 3
+    torch.testing.assert_close(plan.attend(*given, 0.5), plainly(BATCH, *given))
 
 
+@pytest.mark.parametrize("prompts", [True, False])
 @torch.inference_mode()
-def test_rows_that_nobody_reads_come_to_finite_numbers() -> None:
+def test_rows_that_nobody_reads_come_to_finite_numbers(prompts: bool) -> None:
     heads = Heads(2, 1)
     given = drawn(BATCH, heads, padding=7)
-    plan = Plan(joined(pieces(BATCH, prompts=False)), given[0].shape[2], heads, None, CPU)
+    plan = Plan(joined(pieces(BATCH, prompts=prompts)), given[0].shape[2], heads, None, CPU)
     found = plan.attend(*given, 0.5)
-    read = torch.tensor([row for piece in pieces(BATCH, prompts=False) for row in piece.own])
+    read = torch.tensor([row for piece in pieces(BATCH, prompts=prompts) for row in piece.own])
     torch.testing.assert_close(found[:, read], plainly(BATCH, *given)[:, read])
     assert found.isfinite().all()
 
 
+@pytest.mark.parametrize("long", [1024, 200])
 @pytest.mark.parametrize("window", [None, 33])
-def test_gradients_are_those_of_plain_attention(window: int | None) -> None:
+def test_gradients_are_those_of_plain_attention(window: int | None, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "_LONG", long)
     heads = Heads(4, 2)
     query, key, value = (part.requires_grad_() for part in drawn(BATCH, heads))
     found = planned(BATCH, heads, window).attend(query, key, value, 0.5)
@@ -101,3 +129,13 @@ def test_scores_that_are_hidden_may_be_of_any_size() -> None:
     torch.testing.assert_close(
         planned(groups, heads).attend(query, key, value, 0.5), plainly(groups, query, key, value)
     )
+
+
+@torch.inference_mode()
+def test_under_autocast_it_is_the_dtype_of_the_scores_that_says_what_they_hold() -> None:
+    groups, heads = [group(40, 20, 3)], Heads(2, 2)
+    query, key, value = drawn(groups, heads)
+    query[..., 0], key[..., 0] = 2.0, -14.0
+    with torch.autocast("cpu", torch.float16):
+        found = planned(groups, heads).attend(query, key, value, 0.5)
+    torch.testing.assert_close(found.float(), plainly(groups, query, key, value), atol=2e-2, rtol=2e-2)

@@ -1,4 +1,4 @@
-"""Attention by blocks, as on CUDA devices, here made to serve the CPU: it reads what rectangles and transformers do."""
+"""Attention by blocks, as on CUDA devices, here made to serve the CPU: it reads what tiles and transformers do."""
 
 from typing import get_args
 
@@ -58,7 +58,7 @@ def test_grouped_heads_and_sliding_windows_read_as_plain_transformers(architectu
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_blocks_read_what_rectangles_read(architecture: str, request: pytest.FixtureRequest) -> None:
+def test_blocks_read_what_tiles_read(architecture: str, request: pytest.FixtureRequest) -> None:
     family, settings = ARCHITECTURES[architecture]
     annotator = tiny_annotator(family, **settings)
     groups = uneven(annotator)

@@ -69,7 +69,6 @@ def test_each_response_continues_the_positions_of_its_own_prompt(layout: Layout)
 def test_index_tables_find_prompts_and_responses_and_are_padded_on_the_right(layout: Layout) -> None:
     assert layout.prefix_rows.tolist() == [[0, 1, 2], [8, 0, 0]]
     assert layout.branch_rows.tolist() == [[3, 4, 0], [5, 6, 7], [9, 0, 0]]
-    assert layout.prefix_real.tolist() == [[True, True, True], [True, False, False]]
     assert layout.branch_real.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
 
 
