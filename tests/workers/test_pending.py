@@ -45,7 +45,7 @@ def test_urgent_groups_come_before_those_that_waited_longer(pending: Pending) ->
 
 def test_what_more_than_fills_all_passes_is_cut_into_full_batches(pending: Pending) -> None:
     pending.add(waiting(*[25] * 9), urgent=True)
-    assert [len(pending.take(BUDGET, 2)[0]) for _ in range(2)] == [4, 4]
+    assert [len(pending.take(BUDGET, passes)[0]) for passes in (2, 1)] == [4, 4]
 
 
 @pytest.mark.parametrize(("passes", "batches"), [(1, [4]), (2, [2, 2]), (4, [1, 1, 1, 1])])
