@@ -71,9 +71,12 @@ def _rounded(size: int) -> int:
 class Tile:
     """b pieces side by side, R queries each, against S keys, among which the queries' own begin at C.
 
+    The keys of a piece with fewer than C before it are padded on the left; all else on the right. As C is a multiple of
+    `MULTIPLE`, keys of a piece are added up in the same order whatever else is in its tile, and come to the same sums.
+
     Attributes:
-        pieces: b of them. The keys of one with fewer than C before it are padded on the left; all else on the right.
-        rows, before: R, a multiple of `MULTIPLE`, and C.
+        pieces: b of them.
+        rows, before: R and C, multiples of `MULTIPLE`.
     """
 
     pieces: Sequence[Piece]
@@ -83,12 +86,13 @@ class Tile:
     @classmethod
     def of(cls, some: Sequence[Piece]) -> "Tile":
         """Pieces in one tile."""
-        return cls(some, _rounded(max(piece.count for piece in some)), max(piece.before for piece in some))
+        before = max(piece.before for piece in some)
+        return cls(some, _rounded(max(piece.count for piece in some)), _rounded(before))
 
     @property
     def shape(self) -> tuple[int, int]:
         """R and S, both multiples of `MULTIPLE`."""
-        return self.rows, _rounded(self.before + self.rows)
+        return self.rows, self.before + self.rows
 
     @property
     def scores(self) -> int:

@@ -39,21 +39,28 @@ def test_a_piece_sees_its_prompt_and_what_comes_before_it_in_its_own_text() -> N
     assert second.before == 300 + 80
 
 
-def test_a_tile_has_the_keys_of_each_piece_in_front_of_each_other_its_queries_own_at_the_same_place() -> None:
+def test_a_tile_has_the_keys_of_each_piece_one_behind_the_other_its_queries_own_at_the_same_place() -> None:
     near, far = Piece(range(2), range(4, 7), 3), Piece(range(10, 14), range(17, 20), 2)
     tile = Tile.of([near, far])
-    assert tile.before == 5
+    assert tile.before == 16
     assert tile.shape == (16, 32)
     assert [row[:3] for row in tile.queries.tolist()] == [[4, 5, 6], [18, 19, 20]]
     assert tile.real.sum(dim=1).tolist() == [3, 2]
     assert tile.padding is not None
-    assert tile.padding.tolist() == [[True, True, True], [False, False, False]]
-    assert tile.keys[0, 3:8].tolist() == [0, 1, 4, 5, 6]
-    assert tile.keys[1, :7].tolist() == [10, 11, 12, 13, 17, 18, 19]
+    assert tile.padding.tolist() == [[True] * 14, [True] * 11 + [False] * 3]
+    assert tile.keys[0, 14:19].tolist() == [0, 1, 4, 5, 6]
+    assert tile.keys[1, 11:18].tolist() == [10, 11, 12, 13, 17, 18, 19]
 
 
-def test_pieces_with_as_much_before_them_need_no_padding_on_the_left() -> None:
-    assert Tile.of([Piece(range(2), range(4, 7), 3), Piece(range(2), range(9, 14), 5)]).padding is None
+def test_pieces_with_a_multiple_of_keys_before_them_need_no_padding_on_the_left() -> None:
+    assert Tile.of([Piece(range(16), range(20, 23), 3), Piece(range(16), range(29, 34), 5)]).padding is None
+
+
+@pytest.mark.parametrize("others", [[], [Piece(range(40), range(60, 63), 3)], [Piece(range(97), range(99, 140), 41)]])
+def test_where_a_key_stands_among_those_added_up_depends_on_its_piece_alone(others: list[Piece]) -> None:
+    tile = Tile.of([Piece(range(10, 17), range(17, 20), 3), *others])
+    (place,) = (tile.keys[0] == 10).nonzero()[:, 0].tolist()
+    assert place % MULTIPLE == MULTIPLE - 7
 
 
 @pytest.mark.parametrize("length", [1, 16, 17, 300])
