@@ -5,21 +5,16 @@ from typing import cast
 
 import pytest
 
-from workers.engine.packing import Branch, Group
+from tests.workers.test_batcher import BUDGET, group
 from workers.engine.variant import Variant
 from workers.pending import Pending, PendingGroup, Submitted
-
-BUDGET = 100
 
 
 def waiting(*sizes: int, variant: Variant | None = None, names: int = 0) -> list[PendingGroup]:
     """Groups of these sizes, each with a prompt of its own, of one submission."""
     submission = Submitted([], variant, [None] * len(sizes), len(sizes))
-    groups = [
-        Group((names + number, *(0,) * (size - 2)), (Branch((1,), 1),), prompt=1, request=(0, 1))
-        for number, size in enumerate(sizes)
-    ]
-    return [PendingGroup(group, submission, index) for index, group in enumerate(groups)]
+    groups = [group(names + number, prompt=size - 1) for number, size in enumerate(sizes)]
+    return [PendingGroup(own, submission, index) for index, own in enumerate(groups)]
 
 
 def of(revision: str) -> Variant:

@@ -132,7 +132,8 @@ class _Products:
         self._shape = tile.shape
         self._before = tile.before
         self._oldest = None if window is None else tile.before - window + 1
-        self._padding = None if tile.padding is None else tile.padding[:, None, None].to(device)
+        padding = tile.padding
+        self._padding = None if padding is None else padding[:, None, None].to(device)
 
     def exponentials(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Values weighted by the exponentials of scores, and the sum of the weights.
